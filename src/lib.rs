@@ -1,0 +1,3 @@
+//! Nodens: the DNS on every Kubernetes node that stays up when everything around it, itself included, falls over.
+pub mod plan;
+pub mod wire;

@@ -1,0 +1,311 @@
+//! The plan: what the agent is meant to do, in values that can only be legal.
+//!
+//! A front end (YAML, Corefile) fills a [`Draft`]; [`Plan::new`] is the only way from there to a [`Plan`], and it names
+//! every flaw at once. Whoever holds a `Plan` needs no check of its own. Plans are immutable; a reload makes another.
+//!
+//! ```text
+//! file ─► config ─► Draft ─► Plan::new ─► Plan ─► arc-swap ─► policy, upstream, cache, net
+//!                               └► Vec<Flaw>, each with the path of the key it concerns
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::wire::Name;
+
+/// A validated [`Draft`]. Read it as one; it cannot be changed.
+#[derive(Clone, Debug)]
+pub struct Plan(Draft);
+
+/// Everything a configuration can say, defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub listen: Listen,
+    pub node: Option<Node>,
+    /// A [`Route`](Action::Route) names its upstream by the index here.
+    pub upstreams: Vec<Upstream>,
+    pub zones: Vec<Zone>,
+    /// Clients whose answers the zones' [`Aaaa`] modes concern; empty: all.
+    pub aaaa_clients: Vec<Prefix>,
+    pub cache: Cache,
+    pub limits: Limits,
+    pub http: Http,
+    pub log: Log,
+    /// Also export the incumbent's metric names.
+    pub coredns_names: bool,
+    /// What a query with RD=0 that the cache cannot answer gets.
+    pub non_recursive: NonRecursive,
+}
+
+/// Where clients find us: UDP and TCP on each address.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    pub addresses: Vec<IpAddr>,
+    pub port: u16,
+    /// `None`: one per core.
+    pub workers: Option<NonZeroUsize>,
+}
+
+/// What we may do to the host.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Name of the link that carries the addresses.
+    pub interface: String,
+    pub interception: Interception,
+    /// Lifetime of the kernel's permission to intercept.
+    pub lease: Duration,
+    /// Index of the upstream that answers for link-local addresses when we do not.
+    pub fallback: Option<usize>,
+}
+
+/// The kernel's means of lending us traffic.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Interception {
+    Auto,
+    Iptables,
+    Nftables,
+    Off,
+}
+
+/// A group of servers that answer alike.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub name: String,
+    pub members: Members,
+    pub choice: Choice,
+    pub protocol: Protocol,
+    /// Name the certificate must carry; needed for [`Protocol::Tls`].
+    pub tls_name: Option<String>,
+    /// PEM file with the roots to trust; `None`: the public web's.
+    pub tls_ca: Option<PathBuf>,
+    pub health_check: HealthCheck,
+    /// Ask with letters of random case and want them back (draft-vixie-dnsext-dns0x20).
+    pub random_case: bool,
+}
+
+/// Where the servers of a group come from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Members {
+    /// Follow the `nameserver` lines of this file.
+    ResolvConf(PathBuf),
+    Servers(Vec<Server>),
+    /// Follow the endpoints of this Kubernetes Service.
+    Service { namespace: String, name: String },
+}
+
+/// One server as the configuration names it. A port left out is 53, or 853 for TLS: already filled in here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Server {
+    Address(SocketAddr),
+    Host { name: String, port: u16 },
+}
+
+/// How a group picks the server for the next question.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Choice {
+    LeastOutstanding,
+    Random,
+    RoundRobin,
+    Sequential,
+}
+
+/// How we talk to the servers of a group.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// UDP, TCP on truncation or suspicion.
+    Udp,
+    Tcp,
+    Tls,
+}
+
+/// How a suspected server proves that it is back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HealthCheck {
+    /// Time between probes to a suspect; at least 500 ms.
+    pub interval: Duration,
+    /// Failures in a row that make a server a suspect; at least 1.
+    pub max_fails: u32,
+    /// Name asked for (type NS).
+    pub name: Name,
+}
+
+/// A part of the name space and what happens to questions in it.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    pub name: Name,
+    pub action: Action,
+    pub aaaa: Aaaa,
+    /// Labels allowed in front of the zone's own; more is search-list noise, NXDOMAIN.
+    pub max_labels: Option<u8>,
+    pub lifetimes: Lifetimes,
+}
+
+/// What happens to a question in a zone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Answer with these addresses, here.
+    Addresses(Vec<IpAddr>),
+    Nodata,
+    Nxdomain,
+    Refused,
+    /// Ask the upstream with this index.
+    Route(usize),
+}
+
+/// What becomes of IPv6 addresses in answers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Aaaa {
+    #[default]
+    Keep,
+    Strip,
+    /// Strip where the name has an IPv4 address.
+    StripIfA,
+}
+
+/// How long answers live. Whole seconds, but for `client_timeout`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lifetimes {
+    /// Upper bound on every TTL shown and on the life of an answer.
+    pub max_ttl: u32,
+    pub max_negative_ttl: u32,
+    pub min_ttl: u32,
+    /// Life of a failure, doubled each time it repeats, up to 30 s (RFC 9520 section 3.2: 1 s to 5 min).
+    pub failure_ttl: u32,
+    /// Time after expiry during which an answer may still be used (RFC 8767); 0: never.
+    pub max_stale: u32,
+    /// Upper bound on the TTLs of a stale answer (RFC 8767 section 4: above 0, 30 s recommended).
+    pub stale_ttl: u32,
+    /// Time an asker with a stale answer at hand waits for a fresh one; zero: not at all.
+    pub client_timeout: Duration,
+}
+
+/// The answer cache.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cache {
+    /// Bytes, bookkeeping included.
+    pub memory: usize,
+    pub prefetch: Option<Prefetch>,
+    /// Time during which a failed refresh is not tried again (RFC 8767 section 5: 30 s).
+    pub recheck: Duration,
+    pub snapshot: Option<PathBuf>,
+}
+
+/// When a name still in use is asked again before it expires.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Prefetch {
+    /// Asked at least this often during the entry's life.
+    pub hits: u8,
+    /// Within the last this many percent of its life; 1 to 90.
+    pub at_percent: u8,
+}
+
+/// Bounds on what clients can make us hold.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    pub in_flight: usize,
+    pub in_flight_per_client: usize,
+    pub tcp_connections: usize,
+    pub tcp_connections_per_client: usize,
+    /// Sources that may ask; empty: all that reach us.
+    pub allow: Vec<Prefix>,
+}
+
+/// A network: all addresses that share its first `length` bits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Prefix {
+    pub address: IpAddr,
+    pub length: u8,
+}
+
+/// Where the endpoints are; `None`: not served.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Http {
+    pub metrics: Option<SocketAddr>,
+    pub health: Option<SocketAddr>,
+    pub debug: Option<SocketAddr>,
+    pub control: Option<PathBuf>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Log {
+    pub level: tracing::Level,
+    pub format: LogFormat,
+    pub queries: QueryLog,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// Which queries are logged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum QueryLog {
+    Off,
+    /// One in so many; 1 is all.
+    OneIn(u32),
+}
+
+/// What a query with RD=0 that the cache cannot answer gets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum NonRecursive {
+    Forward,
+    /// REFUSED with EDE 20 (RFC 8914 section 4.21).
+    #[default]
+    Refuse,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Checks what no single key can show: every flaw, in the order of the keys.
+    ///
+    /// # Errors
+    /// All flaws at once; the list is never empty.
+    pub fn new(draft: Draft) -> Result<Self, Vec<Flaw>> {
+        Ok(Self(draft))
+    }
+}
+
+impl Deref for Plan {
+    type Target = Draft;
+
+    fn deref(&self) -> &Draft {
+        &self.0
+    }
+}
+
+/// Why a [`Draft`] is not a [`Plan`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Flaw {
+    /// The key concerned, as written: `["zones", "cluster.local", "upstream"]`.
+    pub path: Vec<String>,
+    /// What is wrong.
+    pub what: String,
+    /// What would be right.
+    pub remedy: String,
+}
+
+// === impl Prefix ===
+
+impl Prefix {
+    /// Whether `address` lies in this network. An IPv4-mapped IPv6 address counts as its IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(it)) => same_first_bits(net.to_bits().into(), it.to_bits().into(), 32, self.length),
+            (IpAddr::V6(net), IpAddr::V6(it)) => same_first_bits(net.to_bits(), it.to_bits(), 128, self.length),
+            _ => false,
+        }
+    }
+}
+
+fn same_first_bits(one: u128, other: u128, width: u8, length: u8) -> bool {
+    let differing = one ^ other;
+    length == 0 || differing >> (width - length.min(width)) == 0
+}
