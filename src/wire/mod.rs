@@ -16,10 +16,10 @@ pub mod response;
 pub mod svcb;
 
 pub use codes::{Class, Ede, Opcode, Rcode, Type};
-pub use edns::Edns;
+// pub use edns::Edns;
 pub use name::Name;
-pub use query::{Asker, Key, Query, Refusal};
-pub use response::{Kind, Response, Unfit};
+// pub use query::{Asker, Key, Query, Refusal};
+// pub use response::{Kind, Response, Unfit};
 
 /// Octets in a message header (RFC 1035 section 4.1.1).
 pub const HEADER: usize = 12;

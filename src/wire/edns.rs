@@ -1,0 +1,1 @@
+//! The EDNS of a client's query (RFC 6891).

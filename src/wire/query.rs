@@ -1,0 +1,1 @@
+//! Queries of clients, judged.

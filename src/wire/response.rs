@@ -1,0 +1,1 @@
+//! One response of an upstream, checked, cleaned, ready to be stored.

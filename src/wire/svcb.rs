@@ -1,0 +1,1 @@
+//! The parameters of SVCB and HTTPS records (RFC 9460).
