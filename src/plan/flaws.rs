@@ -142,6 +142,12 @@ impl Flaws {
     fn upstream(&mut self, upstream: &Upstream, draft: &Draft) {
         let block = ["upstreams", &upstream.name];
         let under = |key| [block[0], block[1], key];
+        // The name is a label of metrics and a word of messages.
+        let legal = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
+        if !(1..=63).contains(&upstream.name.len()) || !upstream.name.bytes().all(legal) {
+            let what = format!("`{}` cannot name an upstream", upstream.name.escape_debug());
+            self.add(&block, what, "write 1 to 63 letters, digits, `-`, `_` or `.`");
+        }
         match &upstream.members {
             Members::Servers(servers) => self.servers(&under("servers"), servers, draft),
             Members::Service { namespace, name } => {
@@ -153,11 +159,7 @@ impl Flaws {
                     }
                 }
             }
-            Members::ResolvConf(path) => {
-                if path.as_os_str().is_empty() {
-                    self.add(&under("resolv_conf"), "the path is empty", "write /etc/resolv.conf");
-                }
-            }
+            Members::ResolvConf(_) => {}
         }
         match (upstream.protocol, &upstream.tls_name, &upstream.tls_ca) {
             (Protocol::Tls, None, _) => {
