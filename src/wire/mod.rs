@@ -10,15 +10,22 @@ pub mod codes;
 pub mod compose;
 pub mod edit;
 pub mod edns;
+mod header;
+pub mod key;
 pub mod name;
 pub mod query;
+pub mod refusal;
 pub mod response;
 pub mod svcb;
+#[cfg(test)]
+mod testing;
 
 pub use codes::{Class, Ede, Opcode, Rcode, Type};
-// pub use edns::Edns;
+pub use edns::Edns;
+pub use key::Key;
 pub use name::Name;
-// pub use query::{Asker, Key, Query, Refusal};
+pub use query::{Asker, Query};
+pub use refusal::Refusal;
 // pub use response::{Kind, Response, Unfit};
 
 /// Octets in a message header (RFC 1035 section 4.1.1).
