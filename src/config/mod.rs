@@ -26,7 +26,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::plan::{
-    Action, Aaaa, Cache, Choice, Draft, HealthCheck, Http, Lifetimes, Limits, Listen, Log, Members, NonRecursive, Plan,
+    Aaaa, Action, Cache, Choice, Draft, HealthCheck, Http, Lifetimes, Limits, Listen, Log, Members, NonRecursive, Plan,
     Protocol, Upstream, Zone,
 };
 use crate::wire::Name;
@@ -54,8 +54,15 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, C
         Err(_) if octets.len() > MAX_FILE => Err(too_large(&file_name)),
         Err(error) => {
             let line = octets[..error.valid_up_to()].iter().filter(|&&octet| octet == b'\n').count() + 1;
-            let what = format!("this file is no text in UTF-8: octet {} (line {line}) belongs to no character", error.valid_up_to());
-            Err(ConfigErrors::whole(&file_name, what, "is it the right file? A configuration is YAML, such as those in manifests/examples"))
+            let what = format!(
+                "this file is no text in UTF-8: octet {} (line {line}) belongs to no character",
+                error.valid_up_to()
+            );
+            Err(ConfigErrors::whole(
+                &file_name,
+                what,
+                "is it the right file? A configuration is YAML, such as those in manifests/examples",
+            ))
         }
     }
 }

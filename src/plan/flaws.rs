@@ -79,7 +79,7 @@ impl Flaws {
         if !range.contains(&value) {
             let key = path.last().copied().unwrap_or_default();
             let what = format!("`{key}` is {}", show(value));
-            self.add(path, what, format!("write {} to {}", show(*range.start()), show(*range.end())));
+            self.add(path, what, format!("write a value from {} to {}", show(*range.start()), show(*range.end())));
         }
     }
 
@@ -97,7 +97,8 @@ impl Flaws {
         for (index, address) in listen.addresses.iter().enumerate() {
             let at = ["listen", "addresses", &index.to_string()];
             if address.is_unspecified() {
-                let remedy = "write the addresses themselves, so that each answer leaves from the address that was asked";
+                let remedy =
+                    "write the addresses themselves, so that each answer leaves from the address that was asked";
                 self.add(&at, format!("`{address}` means every address of the host"), remedy);
             } else if address.is_multicast() || *address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST) {
                 self.add(&at, format!("`{address}` is no address of a host"), "write a unicast address");
@@ -154,7 +155,8 @@ impl Flaws {
                 for part in [namespace, name] {
                     if !is_kubernetes_name(part) {
                         let what = format!("`{}` is no name of a Kubernetes object", part.escape_debug());
-                        let remedy = "write NAMESPACE/NAME in lower-case letters, digits and `-`, such as kube-system/kube-dns";
+                        let remedy =
+                            "write NAMESPACE/NAME in lower-case letters, digits and `-`, such as kube-system/kube-dns";
                         self.add(&under("service"), what, remedy);
                     }
                 }
@@ -189,7 +191,11 @@ impl Flaws {
         }
         if servers.len() > MAX_SERVERS {
             let what = format!("{} servers in one group", servers.len());
-            self.add(path, what, format!("write at most {MAX_SERVERS}: more make no answer likelier, only slower to fail"));
+            self.add(
+                path,
+                what,
+                format!("write at most {MAX_SERVERS}: more make no answer likelier, only slower to fail"),
+            );
             return;
         }
         for (index, server) in servers.iter().enumerate() {
@@ -253,7 +259,11 @@ impl Flaws {
             self.add(&at, "there is no address to answer with", "write some, or `nodata` for an empty answer");
         }
         if addresses.len() > MAX_PINNED {
-            self.add(&at, format!("{} addresses in one answer", addresses.len()), format!("write at most {MAX_PINNED}"));
+            self.add(
+                &at,
+                format!("{} addresses in one answer", addresses.len()),
+                format!("write at most {MAX_PINNED}"),
+            );
         }
         let mut seen = HashSet::new();
         for (index, address) in addresses.iter().enumerate() {
@@ -280,8 +290,10 @@ impl Flaws {
         // RFC 8767 section 4: above 0, 30 s recommended.
         seconds("ttl", lifetimes.stale_ttl, 1..=3_600);
         if lifetimes.min_ttl > lifetimes.max_ttl {
-            let [least, most] = [lifetimes.min_ttl, lifetimes.max_ttl].map(|it| human_duration(Duration::from_secs(it.into())));
-            let what = format!("`min_ttl` ({least}) is above `max_ttl` ({most})");
+            let [least, most] =
+                [lifetimes.min_ttl, lifetimes.max_ttl].map(|it| human_duration(Duration::from_secs(it.into())));
+            let zone = if let [_, zone, _] = block { format!(" of zone `{zone}`") } else { String::new() };
+            let what = format!("`min_ttl` ({least}) is above `max_ttl` ({most}){zone}");
             self.add(&[block, &["min_ttl"]].concat(), what, "lower the one or raise the other");
         }
         if lifetimes.client_timeout >= RESOLVE_TIMER {
@@ -303,18 +315,18 @@ impl Flaws {
     }
 
     fn limits(&mut self, limits: &Limits) {
-        let mut pair = |[whole, part]: [&str; 2], most: usize, least_part: usize, [all, each]: [usize; 2]| {
+        let mut pair = |[whole, part]: [&str; 2], most: usize, [all, each]: [usize; 2]| {
             self.bound(&["limits", whole], all, 1..=most, |it| it.to_string());
-            self.bound(&["limits", part], each, least_part..=most, |it| it.to_string());
-            if each > all {
+            self.bound(&["limits", part], each, 1..=most, |it| it.to_string());
+            if each > all && (1..=most).contains(&all) && each <= most {
                 let what = format!("`{part}` ({each}) is above `{whole}` ({all})");
                 self.add(&["limits", part], what, "one client can never have more than all together");
             }
         };
         // Each query in flight costs about 1 KiB, each connection a file descriptor and its buffers.
-        pair(["in_flight", "in_flight_per_client"], 1_000_000, 1, [limits.in_flight, limits.in_flight_per_client]);
+        pair(["in_flight", "in_flight_per_client"], 1_000_000, [limits.in_flight, limits.in_flight_per_client]);
         let connections = [limits.tcp_connections, limits.tcp_connections_per_client];
-        pair(["tcp_connections", "tcp_connections_per_client"], 65_535, 1, connections);
+        pair(["tcp_connections", "tcp_connections_per_client"], 65_535, connections);
         self.prefixes(&["limits", "allow"], &limits.allow);
     }
 
