@@ -20,7 +20,7 @@ mod defaults;
 mod flaws;
 mod words;
 
-pub use flaws::MAX_SERVERS;
+pub use flaws::{MAX_SERVERS, MAX_UPSTREAMS};
 pub use words::{human_bytes, human_duration};
 
 /// A validated [`Draft`]. Read it as one; it cannot be changed.
@@ -34,7 +34,7 @@ pub struct Draft {
     pub listen: Listen,
     /// What we may do to the host; `None`: nothing.
     pub node: Option<Node>,
-    /// A [`Route`](Action::Route) names its upstream by the index here.
+    /// At most [`MAX_UPSTREAMS`]. A [`Route`](Action::Route) names its upstream by the index here.
     pub upstreams: Vec<Upstream>,
     /// In any order; the root zone is one of them, and no name is there twice.
     pub zones: Vec<Zone>,
@@ -199,9 +199,9 @@ pub enum Action {
     Addresses(Vec<IpAddr>),
     /// The name exists, the type does not (RFC 2308 section 2.2).
     Nodata,
-    /// The name does not exist (RFC 8020).
+    /// The name does not exist (RFC 2308 section 2.1).
     Nxdomain,
-    /// REFUSED, EDE 18 where the client takes one.
+    /// This server does not answer for it (RFC 1035 section 4.1.1).
     Refused,
     /// Ask the upstream with this index.
     Route(usize),

@@ -1,5 +1,7 @@
 //! `nodens man`: prints the manual page, made from the same text as `--help`.
 
+use std::fmt::Write;
+
 use clap::CommandFactory;
 use clap_mangen::Man;
 
@@ -46,12 +48,16 @@ fn page(command: Option<&str>) -> Option<String> {
 
 /// The variables that stand in for options, which the generator leaves out.
 fn environment(command: &clap::Command) -> String {
-    let entries: String = command
-        .get_arguments()
-        .filter_map(|argument| Some((argument.get_long()?, argument.get_env()?.to_str()?)))
-        .map(|(option, variable)| format!(".TP\n\\fB{variable}\\fR\nStands in for \\fB\\-\\-{option}\\fR.\n"))
-        .collect();
-    if entries.is_empty() { entries } else { format!(".SH ENVIRONMENT\n{entries}") }
+    let mut section = String::new();
+    for argument in command.get_arguments() {
+        let (Some(option), Some(variable)) = (argument.get_long(), argument.get_env()) else { continue };
+        if section.is_empty() {
+            section.push_str(".SH ENVIRONMENT\n");
+        }
+        let variable = variable.to_string_lossy();
+        let _ = write!(section, ".TP\n\\fB{variable}\\fR\nStands in for \\fB\\-\\-{option}\\fR.\n");
+    }
+    section
 }
 
 #[cfg(test)]

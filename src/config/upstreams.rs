@@ -1,6 +1,6 @@
 //! The block `upstreams`: groups of servers.
 
-use crate::plan::{Choice, HealthCheck, Members, Protocol, Server, Upstream};
+use crate::plan::{Choice, HealthCheck, MAX_UPSTREAMS, Members, Protocol, Server, Upstream};
 
 use super::block::Block;
 use super::mistake::Notes;
@@ -12,9 +12,9 @@ use super::yaml::set;
 /// The keys that say where a group's servers come from; a group has one of them.
 const SOURCES: [&str; 3] = ["servers", "service", "resolv_conf"];
 
-/// Reads all groups. One with mistakes is there too, so that what refers to it is not wrong as well.
+/// Reads all groups, up to the first that is one too many. One with mistakes is there too, so that what refers to it is not wrong as well.
 pub(super) fn read(block: &Block<'_>, notes: &mut Notes<'_>) -> Vec<Upstream> {
-    block.entries().iter().map(|(key, node)| upstream(block, key, node, notes)).collect()
+    block.entries().iter().take(MAX_UPSTREAMS + 1).map(|(key, node)| upstream(block, key, node, notes)).collect()
 }
 
 fn upstream(parent: &Block<'_>, key: &Key, node: &Node, notes: &mut Notes<'_>) -> Upstream {

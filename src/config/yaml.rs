@@ -16,7 +16,7 @@ use crate::wire::Name;
 use super::block::{Block, Switch};
 use super::mistake::{ConfigErrors, Notes, Spot};
 use super::suggest::nearest;
-use super::tree::{self, Located, Node, Value};
+use super::tree::{self, Key, Located, Node, Value};
 use super::units::{bytes, duration, percent, seconds};
 use super::values::{Wrong, boolean, either, ip, number, path, port, prefix, query_log, socket, word, workers};
 use super::{upstreams, zones};
@@ -262,7 +262,7 @@ struct Places<'n> {
     root: &'n Node,
     first_key: Spot,
     /// The zones as written, by their names as the plan prints them.
-    zones: HashMap<String, &'n str>,
+    zones: HashMap<String, &'n (Key, Node)>,
 }
 
 impl<'n> Places<'n> {
@@ -272,9 +272,9 @@ impl<'n> Places<'n> {
             && let Some((_, Node { value: Value::Map(entries), .. })) =
                 blocks.iter().find(|(key, _)| key.text == "zones")
         {
-            for (key, _) in entries {
-                if let Ok(name) = key.text.parse::<Name>() {
-                    zones.entry(name.to_string()).or_insert(key.text.as_str());
+            for entry in entries {
+                if let Ok(name) = entry.0.text.parse::<Name>() {
+                    zones.entry(name.to_string()).or_insert(entry);
                 }
             }
         }
@@ -282,14 +282,18 @@ impl<'n> Places<'n> {
     }
 
     fn find(&self, path: &[String]) -> Spot {
-        let mut written = path.to_vec();
-        if let [block, zone, ..] = written.as_mut_slice()
-            && block == "zones"
-            && let Some(&key) = self.zones.get(zone)
-        {
-            key.clone_into(zone);
-        }
-        let nearest = match self.root.locate(&written) {
+        let located = match path {
+            [block, zone, rest @ ..] if block == "zones" => match self.zones.get(zone) {
+                None => self.root.locate(path),
+                Some((key, _)) if rest.is_empty() => Located::Whole(key.spot),
+                Some((key, node)) => match node.locate(rest) {
+                    Located::Nearest(None) => Located::Nearest(Some(key.spot)),
+                    located => located,
+                },
+            },
+            path => self.root.locate(path),
+        };
+        let nearest = match located {
             Located::Whole(spot) => return spot,
             Located::Nearest(spot) => spot.unwrap_or(self.first_key),
         };
