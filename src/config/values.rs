@@ -44,9 +44,13 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Result<T
     Err(Wrong::new(format!("`{text}` is none of the choices"), remedy))
 }
 
-/// The words as a choice: "`a`, `b` or `c`".
+/// The words as a choice: "`a`, `b` or `c`"; of many, the first ones.
 pub(super) fn either<'w>(words: impl Iterator<Item = &'w str>) -> String {
-    let words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
+    const MOST: usize = 16;
+    let mut words: Vec<String> = words.take(MOST + 1).map(|word| format!("`{word}`")).collect();
+    if words.len() > MOST {
+        words[MOST] = "another".to_owned();
+    }
     match words.split_last() {
         None => String::new(),
         Some((only, [])) => only.clone(),
