@@ -10,15 +10,14 @@ use std::time::{Duration, Instant};
 
 use crate::plan::Lifetimes;
 use crate::wire::response::Stored;
-use crate::wire::{HEADER, Key, Kind, Rcode, Response};
+use crate::wire::{HEADER, Key, Kind, Rcode, Response, Type, name};
 
 /// A response that may be sent again. Exists only if [`Entry::admit`] agreed.
 #[derive(Debug)]
 pub struct Entry {
-    /// The message without OPT, then its TTL offsets, two octets each.
-    blob: Box<[u8]>,
-    /// Octets of the message in `blob`.
-    message: u16,
+    /// The message without OPT.
+    octets: Box<[u8]>,
+    ttl_offsets: Offsets,
     /// DO and CD of the question; the rest of the key stands in the message.
     key_bits: u8,
     traits: u8,
@@ -39,6 +38,9 @@ pub struct Entry {
 const AAAA: u8 = 1;
 const SIGNED: u8 = 2;
 const NEGATIVE: u8 = 4;
+
+const DO: u8 = 1;
+const CD: u8 = 2;
 
 /// Why a response was not stored. The label of `nodens_not_stored_total`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,7 +67,7 @@ impl Entry {
     ///
     /// What may not be stored still answers those who wait for it. TTLs are bounded by `lifetimes` in the octets.
     pub fn admit(
-        mut response: Response,
+        response: Response,
         key: &Key,
         lifetimes: &Lifetimes,
         epoch: Instant,
@@ -78,9 +80,14 @@ impl Entry {
         } else {
             (lifetimes.min_ttl.min(lifetimes.max_ttl), lifetimes.max_ttl)
         };
+        let traits = if response.contains_aaaa() { AAAA } else { 0 }
+            | if response.is_signed() { SIGNED } else { 0 }
+            | if negative { NEGATIVE } else { 0 };
+        let truncated = response.truncated();
+        let (mut octets, offsets) = response.into_parts();
         // The SOA of a negative answer already carries min(TTL, MINIMUM), see wire::response.
-        let lifetime = response.bound_ttls(floor, ceiling).unwrap_or(0);
-        let verdict = if response.truncated() {
+        let lifetime = bound_ttls(&mut octets, &offsets, floor, ceiling).unwrap_or(0);
+        let verdict = if truncated {
             Err(NotCacheable::Truncated)
         } else {
             match kind {
@@ -94,19 +101,10 @@ impl Entry {
                 _ => Ok(()),
             }
         };
-        let traits = if response.contains_aaaa() { AAAA } else { 0 }
-            | if response.is_signed() { SIGNED } else { 0 }
-            | if negative { NEGATIVE } else { 0 };
-        let (octets, offsets) = (response.octets(), response.ttl_offsets());
-        let mut blob = Vec::with_capacity(octets.len() + 2 * offsets.len());
-        blob.extend_from_slice(octets);
-        for offset in offsets {
-            blob.extend_from_slice(&offset.to_ne_bytes());
-        }
         let entry = Self {
-            message: octets.len() as u16,
-            blob: blob.into_boxed_slice(),
-            key_bits: key.bits(),
+            octets,
+            ttl_offsets: Offsets::new(offsets),
+            key_bits: bits(key),
             traits,
             hits: AtomicU8::new(0),
             prefetched: AtomicU8::new(0),
@@ -120,22 +118,24 @@ impl Entry {
 
     /// The message, to be patched for an asker.
     pub fn stored(&self) -> Stored<'_> {
-        let (octets, offsets) = self.blob.split_at(usize::from(self.message));
-        Stored::new(octets, offsets)
+        Stored::new(&self.octets, self.ttl_offsets.as_slice())
     }
 
     /// Whether this entry answers `key`: DO and CD the same, name equal in any case, same type.
     pub fn answers(&self, key: &Key) -> bool {
         let (qname, qtype) = (key.qname(), key.qtype());
         let end = HEADER + qname.len();
-        self.key_bits == key.bits()
-            && self.blob.get(HEADER..end).is_some_and(|name| name.eq_ignore_ascii_case(qname))
-            && self.blob.get(end..end + 2).is_some_and(|field| field == qtype.0.to_be_bytes())
+        self.key_bits == bits(key)
+            && self.octets.get(HEADER..end).is_some_and(|name| name.eq_ignore_ascii_case(qname))
+            && self.octets.get(end..end + 2).is_some_and(|field| field == qtype.0.to_be_bytes())
     }
 
     /// The question this entry answers.
     pub fn key(&self) -> Option<Key> {
-        Key::of_message(&self.blob[..usize::from(self.message)], self.key_bits)
+        let question = self.octets.get(HEADER..)?;
+        let (qname, rest) = question.split_at_checked(name::uncompressed_length(question)?)?;
+        let qtype = Type(u16::from_be_bytes(*rest.first_chunk()?));
+        Key::new(qname, qtype, self.key_bits & DO != 0, self.key_bits & CD != 0)
     }
 
     /// How the entry stands at `now`.
@@ -201,7 +201,7 @@ impl Entry {
 
     /// Bytes this entry takes, bookkeeping of the allocator and of the cache included.
     pub fn cost(&self) -> usize {
-        ENTRY_OVERHEAD + self.blob.len()
+        ENTRY_OVERHEAD + self.octets.len() + self.ttl_offsets.heap_bytes()
     }
 
     /// Whether any AAAA record or ipv6hint is in it.
@@ -221,7 +221,60 @@ impl Entry {
 
     /// The response code.
     pub fn rcode(&self) -> Rcode {
-        self.stored().rcode()
+        Rcode(u16::from(self.octets[3] & 0x0f))
+    }
+}
+
+/// Raises and lowers every TTL into the bounds; the lowest afterwards, `None` if there is no record.
+fn bound_ttls(octets: &mut [u8], offsets: &[u16], floor: u32, ceiling: u32) -> Option<u32> {
+    let bound = |offset: &u16| {
+        let at = usize::from(*offset);
+        let field = octets.get_mut(at..at + 4)?;
+        let ttl = u32::from_be_bytes(field.try_into().ok()?).clamp(floor, ceiling);
+        field.copy_from_slice(&ttl.to_be_bytes());
+        Some(ttl)
+    };
+    offsets.iter().filter_map(bound).min()
+}
+
+fn bits(key: &Key) -> u8 {
+    (if key.dnssec_ok() { DO } else { 0 }) | (if key.checking_disabled() { CD } else { 0 })
+}
+
+/// Offsets of TTLs. Most answers have few records: no allocation for those.
+#[derive(Debug)]
+enum Offsets {
+    Few(u8, [u16; FEW]),
+    Many(Box<[u16]>),
+}
+
+/// As many as fit beside the tag in the room that the box of many takes anyway.
+const FEW: usize = 7;
+
+impl Offsets {
+    fn new(offsets: Box<[u16]>) -> Self {
+        let mut few = [0; FEW];
+        match few.get_mut(..offsets.len()) {
+            Some(part) => {
+                part.copy_from_slice(&offsets);
+                Self::Few(offsets.len() as u8, few)
+            }
+            None => Self::Many(offsets),
+        }
+    }
+
+    fn as_slice(&self) -> &[u16] {
+        match self {
+            Self::Few(count, offsets) => &offsets[..usize::from(*count)],
+            Self::Many(offsets) => offsets,
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Few(..) => 0,
+            Self::Many(offsets) => 16 + 2 * offsets.len(),
+        }
     }
 }
 
