@@ -1,0 +1,1 @@
+//! Answers, written into buffers of the caller.
