@@ -49,7 +49,7 @@ pub(super) fn either<'w>(words: impl Iterator<Item = &'w str>) -> String {
     const MOST: usize = 16;
     let mut words: Vec<String> = words.take(MOST + 1).map(|word| format!("`{word}`")).collect();
     if words.len() > MOST {
-        words[MOST] = "another".to_owned();
+        "another".clone_into(&mut words[MOST]);
     }
     match words.split_last() {
         None => String::new(),
