@@ -36,7 +36,7 @@ use crate::wire::{HEADER, MESSAGE_MAX, Response, Transport};
 /// Octets read at once; most answers are far shorter.
 const READ: usize = 4096;
 
-/// Time for a polite good-bye (TLS close_notify) before the connection is just closed.
+/// Time for a polite good-bye (TLS `close_notify`) before the connection is just closed.
 const FAREWELL: Duration = Duration::from_millis(100);
 
 /// A connection, from before it is established until it has ended.
@@ -378,3 +378,6 @@ async fn handshake(server: SocketAddr, tls: &Tls, within: Duration) -> Result<Tl
         Err(_elapsed) => Err(StreamError::ConnectTimedOut),
     }
 }
+
+#[cfg(test)]
+mod tests;

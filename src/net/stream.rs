@@ -80,6 +80,7 @@ pub enum StreamError {
     Busy,
     /// The connection ended before the answer came.
     Closed,
+    /// TCP or TLS took too long to be established.
     ConnectTimedOut,
     /// The server sent a length that no message can have; the connection has been dropped.
     Frame,
@@ -158,18 +159,19 @@ impl Shared {
         }
         // Servers come and go; lines nobody holds go when one comes.
         lines.retain(|line| Rc::strong_count(line) > 1);
-        let line = Rc::new(Line {
-            server,
-            tls: tls.cloned(),
-            connections: RefCell::default(),
-            room: Rc::new(Notify::new()),
-        });
+        let line =
+            Rc::new(Line { server, tls: tls.cloned(), connections: RefCell::default(), room: Rc::new(Notify::new()) });
         lines.push(Rc::clone(&line));
         line
     }
 
     /// Puts the question on a connection, if need be one born after `not_before`. Waits while all are full.
-    async fn place(&self, line: &Rc<Line>, asked: &Asked<'_>, not_before: Option<Instant>) -> Result<Ticket, StreamError> {
+    async fn place(
+        &self,
+        line: &Rc<Line>,
+        asked: &Asked<'_>,
+        not_before: Option<Instant>,
+    ) -> Result<Ticket, StreamError> {
         loop {
             let room = line.room.notified();
             if let Some(connection) = self.pick(line, not_before) {
@@ -271,3 +273,6 @@ fn flatten(answered: Result<Result<Response, StreamError>, RecvError>) -> Result
 fn count(counter: &std::cell::Cell<u64>) {
     counter.set(counter.get() + 1);
 }
+
+#[cfg(test)]
+mod tests;
