@@ -13,11 +13,15 @@
 
 mod names;
 mod resolv_conf;
+mod watch;
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+
+pub use watch::FileWatcher;
 
 use crate::plan::{Members, Protocol, Server, Upstream};
 
@@ -92,6 +96,20 @@ impl DiscoverEvent {
             Self::Unreadable { .. } => "unreadable",
             Self::Unresolved { .. } => "unresolved",
             Self::Unwatched { .. } => "unwatched",
+        }
+    }
+}
+
+impl fmt::Display for DiscoverEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("no server is left; the last ones known stay"),
+            Self::Own(address) => write!(f, "{address} is our own listen address and no server"),
+            Self::Unreadable { path, kind } => write!(f, "{} cannot be read: {kind}", path.display()),
+            Self::Unresolved { name, why } => write!(f, "{name} cannot be resolved: {why}"),
+            Self::Unwatched { path, kind } => {
+                write!(f, "changes of {} are seen only every few seconds: {kind}", path.display())
+            }
         }
     }
 }

@@ -105,7 +105,7 @@ impl StreamPool {
 
     /// Asks `server` what `asked` says, over TLS if `tls` says how.
     ///
-    /// The query's ID is replaced by one that is free on the connection. There is no overall time limit: dropping the
+    /// The query's ID is replaced by one that is free on the connection, and its letter case need not come back. There is no overall time limit: dropping the
     /// future gives up, and harms nobody.
     ///
     /// # Errors
