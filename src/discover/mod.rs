@@ -147,16 +147,18 @@ impl<S: Fn(Vec<SocketAddr>), E: Fn(DiscoverEvent)> Outlet for Sieve<'_, S, E> {
                 list.push(server);
             }
         }
-        if fit.is_empty() {
-            if !self.empty.replace(true) {
-                own.into_iter().for_each(|server| self.report(DiscoverEvent::Own(server)));
-                self.report(DiscoverEvent::Empty);
-            }
+        // What was said of this set before is not said again.
+        let was_empty = self.empty.replace(fit.is_empty());
+        let is_known = if fit.is_empty() { was_empty } else { *self.known.borrow() == fit };
+        if is_known {
             return;
         }
-        self.empty.set(false);
-        if *self.known.borrow() != fit {
-            own.into_iter().for_each(|server| self.report(DiscoverEvent::Own(server)));
+        for server in own {
+            self.report(DiscoverEvent::Own(server));
+        }
+        if fit.is_empty() {
+            self.report(DiscoverEvent::Empty);
+        } else {
             self.known.replace(fit.clone());
             (self.set)(fit);
         }

@@ -1,13 +1,26 @@
 //! Sockets: how queries reach us and how we reach the servers upstream.
 //!
-//! The promise of this floor: one worker, one thread, one current-thread runtime; nothing here is shared between
-//! workers, so nothing here locks. Everything read from the network has gone through [`crate::wire`] before anybody
-//! sees it, and everything held for a peer is bounded.
+//! The promise of this floor: a query stays on the worker it came to, one thread with one current-thread runtime;
+//! everything read from the network has gone through [`crate::wire`] before anybody sees it, and everything held for a
+//! peer is bounded.
+//!
+//! ```text
+//! listen ─► worker ─┬─► udp ─┐             ┌─► udp_pool ─┐
+//!                   └─► tcp ─┴─► resolve ─► pilot        ├─► servers
+//!            guest ◄──────────── lands ◄───┴─► stream ───┘   (connection, tls)
+//! ```
 
 mod connection;
 pub mod exchange;
+pub mod guest;
+pub mod health;
+pub mod listen;
+pub mod pilot;
 pub mod stream;
+pub mod tcp;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod udp;
 pub mod udp_pool;
+pub mod worker;

@@ -7,7 +7,7 @@
 //!
 //! Read first: RFC 1035 section 4.1.1, RFC 4035 section 3.
 
-use super::{HEADER, Opcode};
+use super::{HEADER, Opcode, Rcode};
 
 /// A header's fields, as they are.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +69,21 @@ impl Header {
     #[inline]
     pub(super) fn has(&self, bits: u16) -> bool {
         self.flags & bits != 0
+    }
+
+    /// The four bits of the response code that stand in the header.
+    #[inline]
+    pub(super) fn rcode(&self) -> Rcode {
+        Rcode(self.flags & RCODE)
+    }
+
+    /// Counts only the first `records` records of all sections, in the order of the message.
+    pub(super) fn keep_first(&mut self, records: usize) {
+        let mut left = u16::try_from(records).unwrap_or(u16::MAX);
+        for count in [&mut self.answers, &mut self.authorities, &mut self.additionals] {
+            *count = left.min(*count);
+            left -= *count;
+        }
     }
 
     /// What the message asks for.

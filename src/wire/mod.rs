@@ -19,6 +19,7 @@ mod rebuild;
 mod records;
 pub mod refusal;
 pub mod response;
+mod soa;
 pub mod svcb;
 #[cfg(test)]
 mod testing;

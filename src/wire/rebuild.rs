@@ -8,7 +8,7 @@
 //! Read first: RFC 1035 section 4.1.4, RFC 3597 section 4.
 
 use super::records::{self, Labels, Layout, Record, Section};
-use super::{Class, HEADER, MESSAGE_MAX, NAME_MAX, Type, name};
+use super::{Class, HEADER, MESSAGE_MAX, NAME_MAX, Type, name, soa};
 
 /// The highest offset a pointer can name.
 const POINTER_MAX: usize = 0x3fff;
@@ -72,15 +72,14 @@ impl<'a> Writer<'a> {
         self.close(record.section, start)
     }
 
-    /// Appends an SOA record to the authority section that says nothing but how long a negative answer lives.
-    ///
-    /// The server and mailbox are the root, which nobody has: the zone's own are not known here.
+    /// Appends the SOA record of a negative answer of our own to the authority section.
     pub(super) fn soa(&mut self, owner: &[u8], ttl: u32) -> Result<(), Full> {
         let start = self.out.len();
         self.name(owner, true);
         self.fixed(Type::SOA, Class::IN, ttl);
-        self.out.extend_from_slice(&[0, 0]);
-        for field in [1, 7200, 1800, 86_400, ttl] {
+        self.name(owner, true);
+        self.name(soa::RNAME, true);
+        for field in soa::numbers(ttl) {
             self.out.extend_from_slice(&field.to_be_bytes());
         }
         self.close(Section::Authority, start)
@@ -124,17 +123,13 @@ impl<'a> Writer<'a> {
     /// Writes the name at `at` of the source; returns the offset behind it there.
     fn source_name(&mut self, at: usize, compress: bool) -> usize {
         let mut expanded = [0; NAME_MAX];
-        match name::expand(self.source, at, &mut expanded) {
-            Some((length, next)) => {
-                self.name(&expanded[..length], compress);
-                next
-            }
+        let Some((length, next)) = name::expand(self.source, at, &mut expanded) else {
             // Only names that were checked come here; the root keeps the record well-formed all the same.
-            None => {
-                self.out.push(0);
-                at + 1
-            }
-        }
+            self.out.push(0);
+            return at + 1;
+        };
+        self.name(&expanded[..length], compress);
+        next
     }
 
     fn name(&mut self, wire: &[u8], compress: bool) {
@@ -240,5 +235,45 @@ impl Suffixes {
         if start <= POINTER_MAX {
             self.places.iter_mut().filter(|(_, at)| usize::from(*at) >= start).for_each(|place| *place = (0, 0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::response::fixture::{Reply, V4};
+
+    // E20, RUSTSEC-2026-0119
+    #[test]
+    fn work_for_a_name_does_not_grow_with_the_names_before_it() {
+        let owner = |n: usize| format!("{n:x}.t");
+        let reply = (0..2900).fold(Reply::to("t", Type::A), |reply, n| reply.answer(&owner(n), 60, Type::A, &V4));
+        let question_end = HEADER + 3 + 4;
+        let records = records::walk(&reply.octets, question_end).expect("well-formed").records;
+        let mut writer = Writer::new(&reply.octets, question_end, records.len());
+        for record in &records {
+            writer.copy(record).expect("shorter than it was");
+        }
+        assert!(writer.suffixes.comparisons <= (1 + MISTAKES_MAX) * records.len());
+        assert_eq!(writer.suffixes.places.len(), 4096);
+        let (octets, ttl_offsets) = writer.finish();
+        assert_eq!(ttl_offsets.len(), 2900);
+        let written = records::walk(&octets, question_end).expect("well-formed").records;
+        for (before, after) in records.iter().zip(&written) {
+            let labels = Labels::new(&reply.octets, before.owner.into());
+            assert!(records::same_labels(labels, Labels::new(&octets, after.owner.into())));
+        }
+        assert!(octets.len() < reply.octets.len());
+    }
+
+    #[test]
+    fn record_that_does_not_fit_is_taken_back() {
+        let reply = Reply::to("a.test", Type::TXT).answer("a.test", 60, Type::TXT, &vec![0; 40_000]);
+        let record = records::walk(&reply.octets, 24).expect("well-formed").records[0];
+        let mut writer = Writer::new(&reply.octets, 24, 2);
+        assert_eq!(writer.copy(&record), Ok(()));
+        assert_eq!(writer.copy(&record), Err(Full));
+        let (octets, ttl_offsets) = writer.finish();
+        assert_eq!((octets, ttl_offsets), (reply.octets, vec![30]));
     }
 }

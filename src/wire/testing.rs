@@ -19,7 +19,7 @@ pub(super) fn malformed(id: &str) -> Vec<u8> {
     let hex = text(case, "hex").as_bytes();
     let digit = |digit: u8| char::from(digit).to_digit(16).expect("hexadecimal") as u8;
     let octets: Vec<u8> = hex.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
-    if text(case, "what").starts_with("TCP:") { octets[2..].to_vec() } else { octets }
+    if text(case, "what").starts_with("TCP:") { octets.get(2..).unwrap_or_default().to_vec() } else { octets }
 }
 
 fn text<'a>(case: &'a Value, field: &str) -> &'a str {
