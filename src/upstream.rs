@@ -29,6 +29,9 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// Longest time a server is asked without EDNS because it seemed not to know it (E16).
 const PLAIN_FOR: Duration = Duration::from_secs(15 * 60);
 
+/// Time for which a group that forwards to ourselves is left alone; the loop may be gone after the next reload.
+const LOOP_FOR: Duration = Duration::from_secs(30);
+
 /// All groups of the plan, by its index.
 pub struct Upstreams {
     groups: Vec<Arc<Group>>,
@@ -45,6 +48,8 @@ pub struct Group {
     rotor: AtomicUsize,
     /// Milliseconds since the epoch at which the group last came back from silence; 0: never gone.
     recovered_at: AtomicU64,
+    /// Milliseconds since the epoch until which the group counts as forwarding to ourselves.
+    looping_until: AtomicU64,
     epoch: Instant,
 }
 
@@ -83,6 +88,7 @@ impl Upstreams {
                 servers: ArcSwap::new(known.map_or_else(Arc::default, |known| known.servers.load_full())),
                 rotor: AtomicUsize::new(0),
                 recovered_at: AtomicU64::new(known.map_or(0, |known| known.recovered_at.load(Ordering::Relaxed))),
+                looping_until: AtomicU64::new(0),
                 epoch,
             };
             if let plan::Members::Servers(list) = &plan.members {
@@ -232,6 +238,17 @@ impl Group {
         server.plain_until.store(self.millis(now + PLAIN_FOR), Ordering::Relaxed);
     }
 
+    /// A question of ours came back to us: the group is not asked for a while. True if that is news.
+    pub fn note_loop(&self, now: Instant) -> bool {
+        let before = self.looping_until.swap(self.millis(now + LOOP_FOR), Ordering::Relaxed);
+        before <= self.millis(now)
+    }
+
+    /// Whether the group counts as forwarding to ourselves.
+    pub fn is_looping(&self, now: Instant) -> bool {
+        self.millis(now) < self.looping_until.load(Ordering::Relaxed)
+    }
+
     fn millis(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_millis() as u64
     }
@@ -302,6 +319,7 @@ mod tests {
             servers: ArcSwap::default(),
             rotor: AtomicUsize::new(0),
             recovered_at: AtomicU64::new(0),
+            looping_until: AtomicU64::new(0),
             epoch,
         };
         let addresses: Vec<SocketAddr> = (1..=count).map(address).collect();

@@ -13,6 +13,7 @@
 //!
 //! Read first: RFC 2308, RFC 8767 section 5, RFC 9520, RFC 8914.
 
+pub mod loops;
 pub mod pursuit;
 
 use std::net::IpAddr;
@@ -28,6 +29,7 @@ use crate::policy::{Decision, LOCAL_TTL, Policy};
 use crate::upstream::{Group, Upstreams};
 use crate::wire::compose::{self, TtlRule};
 use crate::wire::{Asker, Ede, Key, Kind, Query, Rcode, Type, edit, name};
+use loops::Loops;
 use pursuit::{Landing, Pace, Pursuit};
 
 /// An answer that is not ready by then is not sent: nobody waits any more, and saved-up answers let go at once are a
@@ -55,6 +57,7 @@ pub trait Waiter {
 pub struct Resolver<W> {
     pub cache: Cache,
     pub clients: Clients,
+    pub loops: Loops,
     flights: Arc<Flights<Parked<W>>>,
 }
 
@@ -134,7 +137,7 @@ struct Passage<'a> {
 impl<W: Waiter> Resolver<W> {
     /// A resolver with an empty cache.
     pub fn new(plan: &Plan, epoch: Instant) -> Self {
-        Self { cache: Cache::new(&plan.cache, epoch), clients: Clients::default(), flights: Arc::default() }
+        Self { cache: Cache::new(&plan.cache, epoch), clients: Clients::default(), loops: Loops::default(), flights: Arc::default() }
     }
 
     /// Questions under way to upstreams.
@@ -155,6 +158,13 @@ impl<W: Waiter> Resolver<W> {
     ) -> Step<W> {
         let asker = query.asker();
         let key = query.key();
+        if let Some(group) = self.loops.caught(key, now) {
+            count.loops.bump();
+            if group.note_loop(now) {
+                tracing::error!(upstream = group.name, "forwarding loop: a server of this upstream asks us");
+            }
+            return fail(&asker, Rcode::SERVFAIL, None, out);
+        }
         let reply = |length: Option<usize>| length.map_or(Step::Drop(Dropped::Malformed), Step::Reply);
         let (zone, upstream, aaaa) = match active.policy.decide(key, client) {
             Decision::Route { zone, upstream, aaaa } => (zone, upstream, aaaa),

@@ -150,6 +150,9 @@ impl Pursuit {
         if let Some(attempt) = self.ordered.pop() {
             return self.ask(attempt, now);
         }
+        if self.group.is_looping(now) {
+            return Order::Land(self.failure());
+        }
         if now >= self.deadline {
             self.count_overdue(now, Duration::ZERO);
             return Order::Land(self.failure());
