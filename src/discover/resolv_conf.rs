@@ -1,8 +1,8 @@
 //! The `nameserver` lines of a resolv.conf, followed.
 //!
 //! The promise: a changed file is read within a moment where the kernel tells us, within [`REREAD`] where it cannot
-//! (the middle of a chain of symlinks, a network file system); the swap of `..data` by which Kubernetes updates a mounted file is one
-//! such change. An unreadable or empty file changes nothing.
+//! (the middle of a chain of symlinks, a network file system); the swap of `..data` by which Kubernetes updates a
+//! mounted file is one such change. An unreadable or empty file changes nothing.
 //!
 //! Read first: resolv.conf(5).
 

@@ -2,8 +2,8 @@
 //!
 //! The promise: a change made after [`FileWatcher::new`] or [`FileWatcher::changed`] has returned ends the next wait,
 //! whether the file is written, replaced, or reached through a symlink that is swapped, as `..data` is where
-//! Kubernetes mounts files. What cannot be seen is the far end of a chain of links that lies in a directory neither the file nor its
-//! final target is in, and what a network file system does not report: read the file now and then all the same.
+//! Kubernetes mounts files. What cannot be seen is a link in the middle of a chain, in a directory neither the file nor
+//! its final target is in, and what a network file system does not report: read the file now and then all the same.
 //!
 //! Read first: inotify(7).
 
