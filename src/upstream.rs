@@ -144,29 +144,30 @@ impl Group {
     pub fn choose(&self, tried: &[SocketAddr], dice: u32) -> Option<Arc<Server>> {
         let servers = self.servers.load();
         let untried = || servers.iter().filter(|server| !tried.contains(&server.address));
-        let healthy = untried().filter(|server| self.health(server) == Health::Healthy).count();
-        let eligible = |server: &&Arc<Server>| healthy == 0 || self.health(server) == Health::Healthy;
-        let count = untried().filter(eligible).count();
-        if count == 0 {
-            return None;
+        // What others change meanwhile is read once: the list and the loads in it stay as they are from here on.
+        let mut eligible: Vec<_> = untried().filter(|server| self.health(server) == Health::Healthy).collect();
+        let suspects_only = eligible.is_empty();
+        if suspects_only {
+            eligible.extend(untried());
         }
-        // With every server under suspicion, whichever comes back first shall be found: no preference then.
-        let choice = if healthy == 0 && self.choice != Choice::Sequential { Choice::Random } else { self.choice };
-        let random = dice as usize % count;
-        let nth = match choice {
-            Choice::Sequential => 0,
-            Choice::Random => random,
-            Choice::RoundRobin => self.rotor.fetch_add(1, Ordering::Relaxed) % count,
+        let random = |count: usize| dice as usize % count;
+        let count = eligible.len();
+        let chosen = match self.choice {
+            _ if count == 0 => return None,
+            Choice::Sequential => eligible[0],
+            // With every server under suspicion, whichever comes back first shall be found: no preference then.
+            _ if suspects_only => eligible[random(count)],
+            Choice::Random => eligible[random(count)],
+            Choice::RoundRobin => eligible[self.rotor.fetch_add(1, Ordering::Relaxed) % count],
             Choice::LeastOutstanding => {
-                let loads = || untried().filter(eligible).map(|server| server.outstanding.load(Ordering::Relaxed));
-                let least = loads().min()?;
+                let loads: Vec<u32> = eligible.iter().map(|server| server.outstanding()).collect();
+                let least = loads.iter().min()?;
                 // Among equals the dice decide, else the first would get all the quiet hours.
-                let equals = loads().filter(|load| *load == least).count();
-                let wanted = dice as usize % equals;
-                loads().enumerate().filter(|(_, load)| *load == least).nth(wanted).map_or(random, |(index, _)| index)
+                let equals: Vec<usize> = (0..count).filter(|index| loads[*index] == *least).collect();
+                eligible[equals[random(equals.len())]]
             }
         };
-        untried().filter(eligible).nth(nth).cloned()
+        Some(Arc::clone(chosen))
     }
 
     /// Whether `server` is believed to answer.

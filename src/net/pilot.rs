@@ -18,7 +18,7 @@ use super::udp_pool::{Heard, UdpAsk};
 use super::worker::Worker;
 use crate::metrics::Exchange;
 use crate::plan::Protocol;
-use crate::resolve::Flight;
+use crate::resolve::{Flight, Turn};
 use crate::resolve::pursuit::{Edns, Event, Order, Via};
 use crate::wire::response::Asked;
 use crate::wire::{Kind, Rcode, Transport, compose};
@@ -102,8 +102,9 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
                 }
                 let now = Instant::now();
                 if flight.lapses_at.is_some_and(|lapse| lapse <= now) {
-                    let out = &mut worker.scratch.borrow_mut();
-                    worker.resolver.lapse(&mut flight, &worker.count, now, out);
+                    let active = worker.active();
+                    let turn = Turn { active: &active, count: &worker.count, now };
+                    worker.resolver.lapse(turn, &mut flight, &mut worker.scratch.borrow_mut());
                 }
             }
         }
@@ -111,8 +112,9 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
     // Sockets with a clean history go back before the next question needs one.
     drop(waits);
     let active = worker.shared.active.load_full();
-    let out = &mut worker.scratch.borrow_mut();
-    for next in worker.resolver.land(&active, *flight, landing, &worker.count, Instant::now(), out) {
+    let turn = Turn { active: &active, count: &worker.count, now: Instant::now() };
+    let following = worker.resolver.land(turn, *flight, landing, &mut worker.scratch.borrow_mut());
+    for next in following {
         worker.launch(next);
     }
 }

@@ -121,17 +121,31 @@ impl Active {
     }
 }
 
+/// When something happens, what is in force then, and who counts it.
+#[derive(Clone, Copy)]
+pub struct Turn<'a> {
+    pub active: &'a Active,
+    pub count: &'a Worker,
+    pub now: Instant,
+}
+
 /// One query on its way through: what every step needs.
 struct Passage<'a> {
-    active: &'a Active,
+    turn: Turn<'a>,
     asker: Asker<'a>,
     client: IpAddr,
     lifetimes: &'a Lifetimes,
     group: &'a Arc<Group>,
-    count: &'a Worker,
     /// When the client asked.
     since: Instant,
-    now: Instant,
+}
+
+/// An answer that has just come in.
+struct Arrived<'a> {
+    key: &'a Key,
+    entry: &'a Entry,
+    lifetimes: &'a Lifetimes,
+    group: &'a Arc<Group>,
 }
 
 impl<W: Waiter> Resolver<W> {
@@ -148,14 +162,13 @@ impl<W: Waiter> Resolver<W> {
     /// Deals with a query from `client`. A reply is written into `out`; `waiter` is called only if one must wait.
     pub fn on_query(
         &self,
-        active: &Active,
+        turn: Turn<'_>,
         query: &Query<'_>,
         client: IpAddr,
         waiter: impl FnOnce() -> W,
-        count: &Worker,
-        now: Instant,
         out: &mut [u8],
     ) -> Step<W> {
+        let Turn { active, count, now } = turn;
         let asker = query.asker();
         let key = query.key();
         if let Some(group) = self.loops.caught(key, now) {
@@ -173,16 +186,8 @@ impl<W: Waiter> Resolver<W> {
                 return reply(answer_here(&here, &asker, out));
             }
         };
-        let passage = Passage {
-            active,
-            asker,
-            client,
-            lifetimes: &zone.lifetimes,
-            group: active.upstreams.group(upstream),
-            count,
-            since: now,
-            now,
-        };
+        let group = active.upstreams.group(upstream);
+        let passage = Passage { turn, asker, client, lifetimes: &zone.lifetimes, group, since: now };
         let labels = zone.name.labels();
         match (aaaa, query.qtype()) {
             (Aaaa::Keep, _) => self.route(&passage, key, Want::Itself, waiter, out),
@@ -208,10 +213,10 @@ impl<W: Waiter> Resolver<W> {
         waiter: impl FnOnce() -> W,
         out: &mut [u8],
     ) -> Step<W> {
-        let plan = &at.active.plan;
-        match self.cache.lookup(key, || at.group.recovered(), at.now) {
+        let plan = &at.turn.active.plan;
+        match self.cache.lookup(key, || at.group.recovered(), at.turn.now) {
             Found::Fresh { entry, age } => {
-                at.count.lookups.bump(Lookup::Fresh);
+                at.turn.count.lookups.bump(Lookup::Fresh);
                 match render(&entry, &at.asker, want, TtlRule::Age(age), at.lifetimes, out) {
                     Rendered::AskItself => self.route(at, &key.with_type(Type::AAAA), Want::Itself, waiter, out),
                     Rendered::Reply(length) => match self.prefetch(at, key, &entry, age) {
@@ -222,24 +227,24 @@ impl<W: Waiter> Resolver<W> {
                 }
             }
             Found::Failed(failure) => {
-                at.count.lookups.bump(Lookup::FailureCached);
+                at.turn.count.lookups.bump(Lookup::FailureCached);
                 let ede = if failure.silent { failure.ede } else { Some(Ede::CACHED_ERROR) };
                 fail(&at.asker, failure.rcode, ede.or(Some(Ede::CACHED_ERROR)), out)
             }
             Found::Stale { entry, failed } => self.route_stale(at, key, &entry, failed, want, waiter, out),
             Found::Vacant if !at.asker.recursion_desired && plan.non_recursive == NonRecursive::Refuse => {
-                at.count.refused.bump(metrics::Refused::NonRecursive);
+                at.turn.count.refused.bump(metrics::Refused::NonRecursive);
                 fail(&at.asker, Rcode::REFUSED, Some(Ede::NOT_AUTHORITATIVE), out)
             }
             Found::Vacant => {
                 let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
                 match self.flights.join(key, parked, Stale::None) {
                     Join::Parked => {
-                        at.count.lookups.bump(Lookup::Parked);
+                        at.turn.count.lookups.bump(Lookup::Parked);
                         Step::Parked
                     }
                     Join::Launched(ticket) => {
-                        at.count.lookups.bump(Lookup::Miss);
+                        at.turn.count.lookups.bump(Lookup::Miss);
                         self.launch(at, ticket, None, out)
                     }
                     Join::Full(parked) | Join::Lapsed(parked) => {
@@ -262,35 +267,35 @@ impl<W: Waiter> Resolver<W> {
         waiter: impl FnOnce() -> W,
         out: &mut [u8],
     ) -> Step<W> {
-        let plan = &at.active.plan;
+        let plan = &at.turn.active.plan;
         let epoch = self.cache.epoch();
-        let held = failed || entry.refresh_is_held(epoch, at.now, at.group.recovered(), plan.cache.recheck);
-        let at_once = held || at.lifetimes.client_timeout.is_zero() || at.group.is_silent(at.now);
+        let held = failed || entry.refresh_is_held(epoch, at.turn.now, at.group.recovered(), plan.cache.recheck);
+        let at_once = held || at.lifetimes.client_timeout.is_zero() || at.group.is_silent(at.turn.now);
         if !at_once {
             let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
             match self.flights.join(key, parked, Stale::AtHand) {
                 Join::Parked => {
-                    at.count.lookups.bump(Lookup::Parked);
+                    at.turn.count.lookups.bump(Lookup::Parked);
                     return Step::Parked;
                 }
                 Join::Launched(ticket) => {
-                    at.count.lookups.bump(Lookup::Miss);
+                    at.turn.count.lookups.bump(Lookup::Miss);
                     return self.launch(at, ticket, Some(Arc::clone(entry)), out);
                 }
                 Join::Full(parked) | Join::Lapsed(parked) => parked.waiter.discard(),
             }
         }
-        at.count.lookups.bump(Lookup::Stale);
+        at.turn.count.lookups.bump(Lookup::Stale);
         let stale = TtlRule::Stale { cap: at.lifetimes.stale_ttl };
         match render(entry, &at.asker, want, stale, at.lifetimes, out) {
             // Only with strip-if-a: the stale A answer holds no address, so AAAA decides.
             Rendered::AskItself => {
-                match self.cache.lookup(&key.with_type(Type::AAAA), || at.group.recovered(), at.now) {
+                match self.cache.lookup(&key.with_type(Type::AAAA), || at.group.recovered(), at.turn.now) {
                     Found::Fresh { entry, age } => {
                         reply_or_drop(render(&entry, &at.asker, Want::Itself, TtlRule::Age(age), at.lifetimes, out))
                     }
                     Found::Stale { entry, .. } => {
-                        at.count.stale_answers.bump();
+                        at.turn.count.stale_answers.bump();
                         reply_or_drop(render(&entry, &at.asker, Want::Itself, stale, at.lifetimes, out))
                     }
                     Found::Failed(_) | Found::Vacant => {
@@ -300,7 +305,7 @@ impl<W: Waiter> Resolver<W> {
             }
             Rendered::TooSmall => Step::Drop(Dropped::Malformed),
             Rendered::Reply(length) => {
-                at.count.stale_answers.bump();
+                at.turn.count.stale_answers.bump();
                 let refresh = if held { None } else { self.refresh(at, key, Some(Arc::clone(entry))) };
                 refresh.map_or(Step::Reply(length), |flight| Step::ReplyAndLaunch(length, flight))
             }
@@ -310,15 +315,15 @@ impl<W: Waiter> Resolver<W> {
     /// Lets a flight take off, if the limits allow; else everybody parked behind it is told at once.
     fn launch(&self, at: &Passage<'_>, ticket: Ticket<Parked<W>>, stale: Option<Arc<Entry>>, out: &mut [u8]) -> Step<W> {
         // Between the look into the cache and the take-off another worker may have landed the same question.
-        if let Found::Fresh { entry, age } = self.cache.lookup(ticket.key(), || None, at.now) {
+        if let Found::Fresh { entry, age } = self.cache.lookup(ticket.key(), || None, at.turn.now) {
             return self.deliver(at, ticket, &entry, TtlRule::Age(age), out);
         }
-        let limits = &at.active.plan.limits;
+        let limits = &at.turn.active.plan.limits;
         let place = self.clients.take(at.client, clients::Kind::InFlight, limits.in_flight_per_client);
         if place.is_none() || self.flights.len() > limits.in_flight {
-            at.count.flights_shed.bump();
+            at.turn.count.flights_shed.bump();
             if let Some(entry) = stale {
-                at.count.stale_answers.bump();
+                at.turn.count.stale_answers.bump();
                 return self.deliver(at, ticket, &entry, TtlRule::Stale { cap: at.lifetimes.stale_ttl }, out);
             }
             // Never REFUSED: musl takes it for the end of the search. Never cached: it says nothing about the name.
@@ -329,14 +334,14 @@ impl<W: Waiter> Resolver<W> {
             }
             return Step::Parked;
         }
-        let lapses_at = stale.as_ref().map(|_| at.now + at.lifetimes.client_timeout);
+        let lapses_at = stale.as_ref().map(|_| at.turn.now + at.lifetimes.client_timeout);
         Step::Launch(Box::new(self.flight(at, ticket, stale, lapses_at, place, Pace::Urgent)))
     }
 
     /// A flight that nobody waits for, if none is under way and there is room.
     fn refresh(&self, at: &Passage<'_>, key: &Key, stale: Option<Arc<Entry>>) -> Option<Box<Flight<W>>> {
-        if self.flights.len() >= at.active.plan.limits.in_flight {
-            at.count.flights_shed.bump();
+        if self.flights.len() >= at.turn.active.plan.limits.in_flight {
+            at.turn.count.flights_shed.bump();
             return None;
         }
         let ticket = self.flights.refresh(key)?;
@@ -344,13 +349,13 @@ impl<W: Waiter> Resolver<W> {
     }
 
     fn prefetch(&self, at: &Passage<'_>, key: &Key, entry: &Entry, age: u32) -> Option<Box<Flight<W>>> {
-        let prefetch = at.active.plan.cache.prefetch?;
+        let prefetch = at.turn.active.plan.cache.prefetch?;
         let hits = entry.count_hit(prefetch.hits);
         let due = u64::from(age) * 100 >= u64::from(entry.lifetime()) * u64::from(100 - prefetch.at_percent);
         if !due || hits < prefetch.hits || !entry.claim_prefetch() {
             return None;
         }
-        at.count.prefetches.bump();
+        at.turn.count.prefetches.bump();
         self.refresh(at, key, None)
     }
 
@@ -363,7 +368,7 @@ impl<W: Waiter> Resolver<W> {
         place: Option<Place>,
         pace: Pace,
     ) -> Flight<W> {
-        at.count.flights_launched.bump();
+        at.turn.count.flights_launched.bump();
         Flight {
             ticket,
             group: Arc::clone(at.group),
@@ -372,7 +377,7 @@ impl<W: Waiter> Resolver<W> {
             lapses_at,
             started: at.since,
             pace,
-            recheck: at.active.plan.cache.recheck,
+            recheck: at.turn.active.plan.cache.recheck,
             _place: place,
         }
     }
@@ -397,31 +402,11 @@ impl<W: Waiter> Resolver<W> {
     }
 
     /// The moment has come at which those with a stale answer get it; the flight goes on.
-    pub fn lapse(&self, flight: &mut Flight<W>, count: &Worker, now: Instant, out: &mut [u8]) {
+    pub fn lapse(&self, turn: Turn<'_>, flight: &mut Flight<W>, out: &mut [u8]) {
         flight.lapses_at = None;
-        count.flights_lapsed.bump();
+        turn.count.flights_lapsed.bump();
         if let Some(entry) = flight.stale.clone() {
-            let parked = flight.ticket.lapse();
-            self.answer_stale(parked, &entry, &flight.lifetimes, count, now, out);
-        }
-    }
-
-    fn answer_stale(
-        &self,
-        parked: Vec<Parked<W>>,
-        entry: &Entry,
-        lifetimes: &Lifetimes,
-        count: &Worker,
-        now: Instant,
-        out: &mut [u8],
-    ) {
-        let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
-        for parked in parked {
-            count.stale_answers.bump();
-            count.latency.record(metrics::Outcome::Stale, now.saturating_duration_since(parked.since));
-            if let Rendered::Reply(length) = render(entry, &parked.waiter.asker(), parked.want, stale, lifetimes, out) {
-                parked.waiter.answer(&out[..length]);
-            }
+            answer_stale(turn, flight.ticket.lapse(), &entry, &flight.lifetimes, out);
         }
     }
 
@@ -429,13 +414,12 @@ impl<W: Waiter> Resolver<W> {
     #[must_use = "flights that follow must be flown"]
     pub fn land(
         &self,
-        active: &Active,
+        turn: Turn<'_>,
         flight: Flight<W>,
         landing: Landing,
-        count: &Worker,
-        now: Instant,
         out: &mut [u8],
     ) -> Vec<Box<Flight<W>>> {
+        let Turn { count, now, .. } = turn;
         let Flight { ticket, group, lifetimes, stale, recheck, _place: place, .. } = flight;
         drop(place);
         match landing {
@@ -452,12 +436,13 @@ impl<W: Waiter> Resolver<W> {
                 }
                 count.flights_landed.bump();
                 let key = ticket.key().clone();
-                self.answer_fresh(active, &key, ticket.land(), &entry, &lifetimes, &group, count, now, out)
+                let arrived = Arrived { key: &key, entry: &entry, lifetimes: &lifetimes, group: &group };
+                self.answer_fresh(turn, &arrived, ticket.land(), out)
             }
             Landing::Failure { rcode, ede, silent } => {
                 if let Some(entry) = stale {
                     entry.hold_refresh(self.cache.epoch(), now + recheck);
-                    self.answer_stale(ticket.land(), &entry, &lifetimes, count, now, out);
+                    answer_stale(turn, ticket.land(), &entry, &lifetimes, out);
                     return Vec::new();
                 }
                 self.cache.store_failure(ticket.key(), rcode, ede, silent, &lifetimes, now);
@@ -475,34 +460,26 @@ impl<W: Waiter> Resolver<W> {
 
     fn answer_fresh(
         &self,
-        active: &Active,
-        key: &Key,
+        turn: Turn<'_>,
+        arrived: &Arrived<'_>,
         parked: Vec<Parked<W>>,
-        entry: &Entry,
-        lifetimes: &Lifetimes,
-        group: &Arc<Group>,
-        count: &Worker,
-        now: Instant,
         out: &mut [u8],
     ) -> Vec<Box<Flight<W>>> {
         let mut follow = Vec::new();
         for parked in parked {
-            let waited = now.saturating_duration_since(parked.since);
+            let waited = turn.now.saturating_duration_since(parked.since);
             if waited > DISCARD {
-                count.drops.bump(Dropped::Late);
+                turn.count.drops.bump(Dropped::Late);
                 parked.waiter.discard();
                 continue;
             }
             let asker = parked.waiter.asker();
-            match render(entry, &asker, parked.want, TtlRule::Age(0), lifetimes, out) {
+            match render(arrived.entry, &asker, parked.want, TtlRule::Age(0), arrived.lifetimes, out) {
                 Rendered::Reply(length) => {
-                    count.latency.record(metrics::Outcome::Miss, waited);
+                    turn.count.latency.record(metrics::Outcome::Miss, waited);
                     parked.waiter.answer(&out[..length]);
                 }
-                Rendered::AskItself => {
-                    let Parked { waiter, client, since, .. } = parked;
-                    follow.extend(self.follow(active, key, waiter, client, since, lifetimes, group, count, now, out));
-                }
+                Rendered::AskItself => follow.extend(self.follow(turn, arrived, parked, out)),
                 Rendered::TooSmall => {}
             }
         }
@@ -512,21 +489,17 @@ impl<W: Waiter> Resolver<W> {
     /// A has no address, so the AAAA question that waited for it is asked itself (strip-if-a).
     fn follow(
         &self,
-        active: &Active,
-        key: &Key,
-        waiter: W,
-        client: IpAddr,
-        since: Instant,
-        lifetimes: &Lifetimes,
-        group: &Arc<Group>,
-        count: &Worker,
-        now: Instant,
+        turn: Turn<'_>,
+        arrived: &Arrived<'_>,
+        parked: Parked<W>,
         out: &mut [u8],
     ) -> Option<Box<Flight<W>>> {
+        let Parked { waiter, client, since, .. } = parked;
         // The asker borrows the waiter, which is parked meanwhile: the passage gets a copy of the question.
         let (question, asker) = (waiter.asker().question.to_vec(), waiter.asker());
         let asker = Asker { question: &question, ..asker };
-        let passage = Passage { active, asker, client, lifetimes, group, count, since, now };
+        let Arrived { key, lifetimes, group, .. } = *arrived;
+        let passage = Passage { turn, asker, client, lifetimes, group, since };
         let mut waiter = Some(waiter);
         let park = || waiter.take().expect("route calls its closure once");
         match self.route(&passage, &key.with_type(Type::AAAA), Want::Itself, park, out) {
@@ -559,6 +532,24 @@ impl<W> Flight<W> {
     /// The machine that finds the answer.
     pub fn pursuit(&self, now: Instant) -> Pursuit {
         Pursuit::new(Arc::clone(&self.group), self.pace, self.started, now)
+    }
+}
+
+/// Sends `entry`, past its lifetime, to everybody in `parked`.
+fn answer_stale<W: Waiter>(
+    turn: Turn<'_>,
+    parked: Vec<Parked<W>>,
+    entry: &Entry,
+    lifetimes: &Lifetimes,
+    out: &mut [u8],
+) {
+    let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
+    for parked in parked {
+        turn.count.stale_answers.bump();
+        turn.count.latency.record(metrics::Outcome::Stale, turn.now.saturating_duration_since(parked.since));
+        if let Rendered::Reply(length) = render(entry, &parked.waiter.asker(), parked.want, stale, lifetimes, out) {
+            parked.waiter.answer(&out[..length]);
+        }
     }
 }
 
