@@ -117,7 +117,7 @@ fn addresses_are_handed_out_once() {
     all.sort();
     all.dedup();
     assert_eq!(all.len(), 100);
-    assert!(all.iter().all(|address| address.is_loopback()));
+    assert!(all.iter().all(std::net::IpAddr::is_loopback));
 }
 
 #[test]

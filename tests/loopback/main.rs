@@ -11,4 +11,8 @@
 
 mod support;
 
+mod cache;
+mod coalesce;
+mod edns;
 mod harness;
+mod stale;

@@ -46,9 +46,8 @@ impl Agent {
     /// Starts an agent, on an address of its own unless `config` names some, and waits until it serves.
     pub fn start(config: &Config) -> Self {
         let agent = Self::spawn(config);
-        if agent.log.wait_for(0, LIMIT, |line| line.contains("serving")).is_none() {
-            panic!("the agent does not serve; its configuration:\n{}\nit says:\n{}", agent.config.yaml(), agent.said());
-        }
+        let serves = agent.log.wait_for(0, LIMIT, |line| line.contains("serving")).is_some();
+        assert!(serves, "the agent does not serve; {}\nit says:\n{}", agent.config.yaml(), agent.said());
         agent
     }
 
@@ -59,6 +58,7 @@ impl Agent {
             config = config.listen(&[fresh_address()]);
         }
         let directory = tempfile::tempdir().expect("the temporary directory can be written");
+        config = config.control(directory.path().join("control.sock"));
         let file = directory.path().join("nodens.yaml");
         std::fs::write(&file, config.yaml()).expect("the directory is ours");
         let mut child = Command::new(env!("CARGO_BIN_EXE_nodens"))
@@ -104,12 +104,13 @@ impl Agent {
             .unwrap_or_else(|| panic!("the agent never says {words:?}; it says:\n{}", self.said()))
     }
 
-    /// Replaces the file at once (as a ConfigMap does), sends SIGHUP and waits for the verdict.
+    /// Replaces the file at once (as a `ConfigMap` does), sends SIGHUP and waits for the verdict.
     pub fn reload(&mut self, config: &Config) -> Reload {
         let mut config = config.clone();
         if config.addresses().is_empty() {
             config = config.listen(self.config.addresses());
         }
+        config = config.control(self.control_socket());
         let verdict = self.reload_yaml(&config.yaml());
         if verdict == Reload::Done {
             self.config = config;
@@ -134,6 +135,20 @@ impl Agent {
 
     pub fn file(&self) -> PathBuf {
         self.directory.path().join("nodens.yaml")
+    }
+
+    fn control_socket(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+
+    /// Runs `nodens ARGUMENTS --control SOCKET`; panics unless it succeeds within the limit.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("timeout");
+        command.arg(LIMIT.as_secs().to_string()).arg(env!("CARGO_BIN_EXE_nodens")).args(arguments);
+        let output = command.arg("--control").arg(self.control_socket()).output().expect("coreutils has timeout");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "nodens {arguments:?}: {}; it says:\n{said}", output.status);
+        String::from_utf8(output.stdout).expect("commands print text")
     }
 
     /// Sends a signal by its name without SIG.

@@ -2,6 +2,7 @@
 //!
 //! Answers are read by our own [`Message`] and by hickory-proto, an independent implementation; both must agree.
 
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::ops::Deref;
@@ -41,11 +42,49 @@ pub struct Answer {
     /// From sending the question to holding the answer.
     pub elapsed: Duration,
     pub at: Instant,
+    /// When the question was sent.
+    pub asked: Instant,
 }
 
 /// Asks with the defaults of [`Ask`]; panics if no answer comes.
 pub fn ask(agent: SocketAddr, name: &str, rtype: u16) -> Answer {
     Ask::new(name, rtype).send(agent)
+}
+
+/// Puts all questions at once, each from a socket of its own, and returns the answers in the same order.
+pub fn ask_at_once(agent: SocketAddr, questions: &[Ask]) -> Vec<Answer> {
+    let pending: Vec<Pending> = questions.iter().map(|ask| ask.sender(agent)).collect();
+    pending.into_iter().map(Pending::receive).collect()
+}
+
+/// Puts many questions through one socket, at most `window` unanswered; returns the answers in no order. A question
+/// without an answer after its `within` is passed over.
+pub fn ask_many(agent: SocketAddr, questions: impl IntoIterator<Item = Ask>, window: usize) -> Vec<Answer> {
+    let mut questions = questions.into_iter();
+    let Some(first) = questions.next() else { return Vec::new() };
+    let socket = udp_socket(agent, first.source);
+    let mut queue = Some(first).into_iter().chain(questions);
+    let mut waiting: HashMap<u16, (Ask, Instant)> = HashMap::new();
+    let mut answers = Vec::new();
+    loop {
+        while waiting.len() < window {
+            let Some(ask) = queue.next() else { break };
+            let free = (0..=u16::MAX).map(|step| ask.id.wrapping_add(step)).find(|id| !waiting.contains_key(id));
+            let ask = ask.id(free.expect("the window is below 65,536"));
+            socket.send(&ask.octets()).expect("loopback takes it");
+            waiting.insert(ask.id, (ask, Instant::now()));
+        }
+        let Some(limit) = waiting.values().map(|(ask, _)| ask.within).max() else { return answers };
+        match receive_datagram(&socket, limit) {
+            Some(octets) => {
+                let id = u16::from_be_bytes([octets[0], octets[1]]);
+                if let Some((ask, start)) = waiting.remove(&id) {
+                    answers.push(ask.read(octets, start));
+                }
+            }
+            None => waiting.clear(),
+        }
+    }
 }
 
 // === impl Ask ===
@@ -205,7 +244,7 @@ impl Ask {
             assert_eq!(counts, ours, "hickory counts other records");
             assert_eq!(u16::from(hickory.metadata.response_code), message.rcode(), "hickory reads another rcode");
         }
-        Answer { message, octets, transport: self.transport, elapsed: at.duration_since(start), at }
+        Answer { message, octets, transport: self.transport, elapsed: at.duration_since(start), at, asked: start }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use super::upstream::Upstream;
 
@@ -20,6 +21,7 @@ pub struct Config {
     zones: Vec<(String, String)>,
     top: Vec<(String, String)>,
     metrics: bool,
+    control: Option<PathBuf>,
 }
 
 // === impl Config ===
@@ -39,6 +41,7 @@ impl Config {
             zones: vec![(".".into(), "{ upstream: main }".into())],
             top: vec![("log".into(), "{ level: info, format: text }".into())],
             metrics: false,
+            control: None,
         };
         empty.upstream("main", servers, extra)
     }
@@ -82,6 +85,12 @@ impl Config {
         self
     }
 
+    /// Puts the control socket there; each agent needs its own.
+    pub fn control(mut self, socket: PathBuf) -> Self {
+        self.control = Some(socket);
+        self
+    }
+
     /// Listens on these addresses instead of a fresh one.
     pub fn listen(mut self, addresses: &[IpAddr]) -> Self {
         self.listen = addresses.to_vec();
@@ -110,9 +119,11 @@ impl Config {
         };
         block("upstreams", &self.upstreams);
         block("zones", &self.zones);
-        if self.metrics {
-            let address = SocketAddr::new(self.listen[0], METRICS_PORT);
-            writeln!(out, "http: {{ metrics: \"{address}\" }}").expect("strings take all");
+        let metrics = self.metrics_address().map(|address| format!("metrics: \"{address}\""));
+        let control = self.control_socket().map(|socket| format!("control: \"{}\"", socket.display()));
+        let http: Vec<String> = metrics.into_iter().chain(control).collect();
+        if !http.is_empty() {
+            writeln!(out, "http: {{ {} }}", http.join(", ")).expect("strings take all");
         }
         for (key, body) in &self.top {
             writeln!(out, "{key}: {body}").expect("strings take all");
@@ -122,6 +133,10 @@ impl Config {
 
     pub fn query_address(&self) -> SocketAddr {
         SocketAddr::new(self.listen[0], self.port)
+    }
+
+    pub fn control_socket(&self) -> Option<&Path> {
+        self.control.as_deref()
     }
 
     pub fn metrics_address(&self) -> Option<SocketAddr> {

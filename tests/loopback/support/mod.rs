@@ -24,7 +24,7 @@ pub fn fresh_address() -> IpAddr {
     let number = std::process::id().wrapping_mul(PER_PROCESS).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
     // 127.0/16 belongs to other programs, and 127.255.255.255 is the broadcast address.
     let second = 1 + number / 65_536 % 253;
-    IpAddr::V4(Ipv4Addr::from_bits(0x7f00_0000 | second << 16 | number % 65_536))
+    IpAddr::V4(Ipv4Addr::from_bits(0x7f00_0000 | second << 16 | (number % 65_536)))
 }
 
 /// Waits for a point in time. Only for lifetimes: the expiry of a TTL is the one event that nothing announces.

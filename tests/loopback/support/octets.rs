@@ -5,6 +5,7 @@
 //!
 //! Read first: RFC 1035 section 4, RFC 6891 section 6.1.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub const A: u16 = 1;
@@ -333,7 +334,7 @@ pub fn text(wire: &[u8]) -> String {
             if octet.is_ascii_graphic() && !b".\\\"".contains(octet) {
                 out.push(octet.to_ascii_lowercase().into());
             } else {
-                out.push_str(&format!("\\{octet:03}"));
+                write!(out, "\\{octet:03}").expect("strings take all");
             }
         }
         rest = tail;

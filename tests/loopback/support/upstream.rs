@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
@@ -164,7 +164,10 @@ impl Upstream {
         if self.serves_tcp {
             drop(TcpStream::connect(self.address));
         }
-        let mut well = running.threads.into_iter().map(JoinHandle::join).fold(true, |well, end| well && end.is_ok());
+        let mut well = true;
+        for thread in running.threads {
+            well &= thread.join().is_ok();
+        }
         for connection in lock(&running.connections).iter().filter_map(Weak::upgrade) {
             // An error means that it is closed already.
             let _ = connection.stream.shutdown(Shutdown::Both);
@@ -286,6 +289,8 @@ pub struct Reply {
     pub authorities: Vec<Rr>,
     pub additionals: Vec<Rr>,
     pub opt: Option<Opt>,
+    /// Whether owners that equal QNAME are written as a pointer to it.
+    pub compressed: bool,
 }
 
 // === impl Reply ===
@@ -300,6 +305,7 @@ impl Reply {
             authorities: Vec::new(),
             additionals: Vec::new(),
             opt: seen.opt().map(|asked| Opt { payload_size: 1232, flags: asked.flags & 0x8000, ..Opt::default() }),
+            compressed: true,
         }
     }
 
@@ -358,7 +364,8 @@ impl Reply {
         let words = [self.id, self.flags, questions, count(&self.answers), count(&self.authorities), additionals];
         let mut out: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
         out.extend(&self.question);
-        let qname = &self.question[..self.question.len().saturating_sub(4)];
+        let end = if self.compressed { self.question.len().saturating_sub(4) } else { 0 };
+        let qname = &self.question[..end];
         for record in self.answers.iter().chain(&self.authorities).chain(&self.additionals) {
             out.extend(record.write(qname));
         }
@@ -408,7 +415,7 @@ pub fn address_of(name: &str) -> Ipv4Addr {
     Ipv4Addr::new(10, a, b, c)
 }
 
-/// The address that stands for a name, in fd00::/16.
+/// The address that stands for a name, in `fd00::/16`.
 pub fn address6_of(name: &str) -> Ipv6Addr {
     Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(digest(name)))
 }
@@ -417,6 +424,15 @@ fn digest(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.trim_end_matches('.').to_ascii_lowercase().hash(&mut hasher);
     hasher.finish()
+}
+
+/// A records with a new address for each query, 192.0.2.1 first, in the order asked.
+pub fn changing(ttl: u32) -> impl Fn(&Seen) -> Vec<Act> + Send + Sync {
+    let count = AtomicU8::new(0);
+    move |seen| {
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        Reply::to(seen).answer(octets::a(&seen.name, ttl, [192, 0, 2, number])).now()
+    }
 }
 
 /// NOERROR without answer, SOA of `test` with TTL and MINIMUM 60.
