@@ -16,6 +16,13 @@ use std::time::Duration;
 
 use crate::wire::Name;
 
+mod defaults;
+mod flaws;
+mod words;
+
+pub use flaws::MAX_SERVERS;
+pub use words::{human_bytes, human_duration};
+
 /// A validated [`Draft`]. Read it as one; it cannot be changed.
 #[derive(Clone, Debug)]
 pub struct Plan(Draft);
@@ -269,7 +276,21 @@ impl Plan {
     /// # Errors
     /// All flaws at once; the list is never empty.
     pub fn new(draft: Draft) -> Result<Self, Vec<Flaw>> {
-        Ok(Self(draft))
+        let flaws = flaws::of(&draft);
+        if flaws.is_empty() { Ok(Self(draft)) } else { Err(flaws) }
+    }
+
+    /// The group a zone's questions go to; `None` if they are answered here.
+    pub fn upstream_of(&self, zone: &Zone) -> Option<&Upstream> {
+        match zone.action {
+            Action::Route(index) => self.upstreams.get(index),
+            Action::Addresses(_) | Action::Nodata | Action::Nxdomain | Action::Refused => None,
+        }
+    }
+
+    /// The addresses clients ask, with the port.
+    pub fn listen_sockets(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.listen.addresses.iter().map(|&address| SocketAddr::new(address, self.listen.port))
     }
 }
 
@@ -284,7 +305,8 @@ impl Deref for Plan {
 /// Why a [`Draft`] is not a [`Plan`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Flaw {
-    /// The key concerned, as written: `["zones", "cluster.local", "upstream"]`.
+    /// The key concerned, in the words of the YAML front end; zones by their [`Name`], list items by their index:
+    /// `["zones", "cluster.local.", "cache", "max_ttl"]`. A zone's lifetime may have come from the general block.
     pub path: Vec<String>,
     /// What is wrong.
     pub what: String,

@@ -6,20 +6,31 @@
 //!
 //! Read first: RFC 1035 section 4, RFC 2181 sections 5 and 8, RFC 6891 section 6, RFC 8914.
 
+mod clean;
 pub mod codes;
 pub mod compose;
 pub mod edit;
 pub mod edns;
+mod header;
+pub mod key;
 pub mod name;
 pub mod query;
+mod rebuild;
+mod records;
+pub mod refusal;
 pub mod response;
+mod soa;
 pub mod svcb;
+#[cfg(test)]
+mod testing;
 
 pub use codes::{Class, Ede, Opcode, Rcode, Type};
 pub use edns::Edns;
+pub use key::Key;
 pub use name::Name;
-pub use query::{Asker, Key, Query, Refusal};
-pub use response::{Kind, Response, Unfit};
+pub use query::{Asker, Query};
+pub use refusal::Refusal;
+pub use response::{Kind, Response, Stored, Unfit};
 
 /// Octets in a message header (RFC 1035 section 4.1.1).
 pub const HEADER: usize = 12;

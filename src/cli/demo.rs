@@ -1,0 +1,221 @@
+//! `nodens demo`: the agent between two DNS servers of ours, a tour of what it does, and proof at every step.
+//!
+//! One process, no root, no network: everything happens on loopback ports that the kernel picks.
+//!
+//! ```text
+//! tour ──► agent ─┬─► cluster DNS   cluster.local and everything else
+//!  ▲              └─► Technitium    viktorbarzin.lan
+//!  └── counts of both: who was asked, how often
+//! ```
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::config;
+use crate::run::Agent;
+
+mod client;
+mod names;
+mod screen;
+mod serve;
+mod server;
+mod tour;
+mod zone;
+
+use screen::{Screen, show_time};
+use server::Server;
+use tour::{Ended, Tally, Tour};
+
+/// The port that README and `--serve` speak of.
+const USUAL_PORT: u16 = 1053;
+/// Ports tried until one is free for UDP and TCP both.
+const PORT_ATTEMPTS: usize = 16;
+
+/// Show what Nodens does, in ten seconds: one process, no root, no network.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Demo {
+    /// Skip the tour, leave everything running and print `dig` lines to try.
+    #[arg(long)]
+    serve: bool,
+    /// Show the configuration that the agent runs with.
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Both servers, and the agent in front of them.
+struct Stage {
+    cluster: Server,
+    technitium: Server,
+    agent: Agent,
+    address: SocketAddr,
+    yaml: String,
+}
+
+// === impl Demo ===
+
+impl Demo {
+    /// Runs the tour, or serves until Ctrl-C. 0 if every step was right, 1 if one was not or nothing could start.
+    pub fn run(self) -> ExitCode {
+        match self.play(&mut Screen::new(anstream::stdout())) {
+            Ok(code) => code,
+            // Whoever stopped reading has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("nodens demo: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn play(self, screen: &mut Screen<impl Write>) -> io::Result<ExitCode> {
+        let began = Instant::now();
+        screen.title("Nodens demo", "one process, no root, no network")?;
+        let stage = Stage::set(if self.serve { USUAL_PORT } else { 0 })?;
+        stage.introduce(screen)?;
+        if self.print_config {
+            screen.section("The agent's configuration")?;
+            stage.yaml.lines().try_for_each(|line| screen.say(line))?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let code = if self.serve {
+            runtime.block_on(serve::until_interrupted(stage.address, &stage.cluster, screen))?;
+            ExitCode::SUCCESS
+        } else {
+            let mut tour = Tour::new(stage.address, &stage.cluster, &stage.technitium, screen);
+            let ended = runtime.block_on(tour.take());
+            let tally = tour.tally;
+            match ended {
+                Ok(()) => {
+                    stage.sum_up(tally, began, screen)?;
+                    ExitCode::SUCCESS
+                }
+                Err(Ended::Screen(error)) => return Err(error),
+                Err(Ended::Wrong { asked, wanted, got }) => {
+                    screen.failure(&asked, &wanted, &got)?;
+                    eprintln!("nodens demo: this step failed: {}: wanted {wanted}, got {got}", asked.trim());
+                    ExitCode::FAILURE
+                }
+            }
+        };
+        stage.strike();
+        Ok(code)
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// Starts the servers, then the agent, on `port` if it is free.
+    fn set(port: u16) -> io::Result<Self> {
+        let cluster = Server::start(names::cluster_dns())?;
+        let technitium = Server::start(names::technitium())?;
+        let yaml = configuration(free_port(port)?, cluster.address(), technitium.address());
+        let agent = start_agent(&yaml)?;
+        let address = *agent.addresses().first().ok_or_else(|| io::Error::other("the agent listens nowhere"))?;
+        Ok(Self { cluster, technitium, agent, address, yaml })
+    }
+
+    fn introduce(&self, screen: &mut Screen<impl Write>) -> io::Result<()> {
+        screen.pair("agent", &format!("{:<18}Nodens {}", self.address.to_string(), env!("CARGO_PKG_VERSION")))?;
+        let cluster = self.cluster.address().to_string();
+        screen.pair("cluster DNS", &format!("{cluster:<18}hickory-server: cluster.local, example.com"))?;
+        let technitium = self.technitium.address().to_string();
+        screen.pair("Technitium", &format!("{technitium:<18}hickory-server: viktorbarzin.lan"))
+    }
+
+    fn sum_up(&self, tally: Tally, began: Instant, screen: &mut Screen<impl Write>) -> io::Result<()> {
+        let (cluster, technitium) = (self.cluster.queries(), self.technitium.queries());
+        screen.section(&format!("Every step was right, in {}", show_time(began.elapsed())))?;
+        // A question without an answer ends the tour, so that here none is lost.
+        screen.pair("asked", &format!("{0} questions, {0} answers, 0 lost", tally.asked))?;
+        let total = cluster + technitium;
+        screen.pair("upstream", &format!("{total} queries: cluster DNS {cluster}, Technitium {technitium}"))?;
+        screen.pair("hit rate", &format!("{} % answered without a query of their own", tally.hit_rate()))?;
+        screen.section("Next")?;
+        screen.pair("try it", "nodens demo --serve          and ask with dig")?;
+        screen.pair("run it", "nodens run -c nodens.yaml    README.md shows a configuration")?;
+        screen.blank()
+    }
+
+    /// Takes everything down, the agent first, so that it never sees its upstreams gone.
+    fn strike(self) {
+        let Self { mut cluster, mut technitium, agent, .. } = self;
+        agent.stop();
+        cluster.stop();
+        technitium.stop();
+    }
+}
+
+/// Starts the agent in this process.
+fn start_agent(yaml: &str) -> io::Result<Agent> {
+    let plan = config::parse(yaml, "nodens demo", &|_| None).map_err(|errors| io::Error::other(errors.to_string()))?;
+    Agent::start(plan).map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// What the agent is told, as a user would write it. Short times only so that nobody has to wait for an outage.
+fn configuration(port: u16, cluster: SocketAddr, technitium: SocketAddr) -> String {
+    let mut yaml = String::new();
+    write!(
+        yaml,
+        r#"listen: {{ addresses: [127.0.0.1], port: {port}, workers: 1 }}
+upstreams:
+  cluster:
+    servers: ["{cluster}"]
+    health_check: {{ interval: 500ms, max_fails: 2, name: "." }}
+  technitium:
+    servers: ["{technitium}"]
+zones:
+  cluster.local:
+    upstream: cluster
+    cache: {{ max_ttl: 3s, max_negative_ttl: 1s, max_stale: 1h }}
+  viktorbarzin.lan: {{ upstream: technitium, max_labels: 1 }}
+  1.168.192.in-addr.arpa: {{ upstream: technitium }}
+  emrsn.org: {{ answer: nxdomain }}
+  forgejo.viktorbarzin.me: {{ answer: [10.97.4.20] }}
+  ".": {{ upstream: cluster, aaaa: strip }}
+cache:
+  memory: 8MiB
+  failure_ttl: 1s
+  serve_stale: {{ max_stale: 24h, ttl: 30s, client_timeout: 1.8s, recheck: 1s }}
+http: {{ control: off }}
+"#
+    )
+    .expect("a String takes everything");
+    yaml
+}
+
+/// `wanted` if it is free on the loopback address for UDP and TCP, else a port that is.
+fn free_port(wanted: u16) -> io::Result<u16> {
+    let free = |port: u16| -> io::Result<u16> {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
+        let port = udp.local_addr()?.port();
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(|_| port)
+    };
+    std::iter::once(wanted)
+        .chain(std::iter::repeat_n(0, PORT_ATTEMPTS))
+        .find_map(|port| free(port).ok())
+        .ok_or_else(|| io::Error::other("no port of the loopback address is free for UDP and TCP"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_passed_over() {
+        let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let taken = (taken.local_addr().expect("bound").port(), taken);
+        let found = free_port(taken.0).expect("another port");
+        assert_ne!(found, taken.0);
+    }
+
+    #[test]
+    fn the_configuration_of_the_demo_is_a_legal_one() {
+        let upstream = SocketAddr::from((Ipv4Addr::LOCALHOST, 5301));
+        let yaml = configuration(1053, upstream, upstream);
+        assert!(config::parse(&yaml, "nodens demo", &|_| None).is_ok());
+    }
+}

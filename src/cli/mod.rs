@@ -1,0 +1,137 @@
+//! The commands: what a person types, and which module does it.
+//!
+//! `--help` is the manual; `nodens man` and `nodens completions` print the same knowledge for other readers. A command is
+//! one module with an `Args` and one function that returns an [`Exit`].
+
+mod cache;
+mod check;
+mod completions;
+mod demo;
+mod man;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, ConfigErrors};
+use crate::plan::Plan;
+
+/// A DNS cache for every Kubernetes node that goes on answering when what is around it fails.
+///
+/// Nodens answers from its cache, asks the right upstream for each zone, and goes on with what it knows while that
+/// upstream is silent. Without a configuration it needs no right and touches nothing: it listens on 127.0.0.1:1053 and
+/// asks the servers in /etc/resolv.conf.
+#[derive(Debug, Parser)]
+#[command(name = "nodens", version, after_help = EXAMPLES, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nodens demo                          see it work: a cluster, an outage, a recovery, in one process
+  nodens run                           127.0.0.1:1053, to the servers in /etc/resolv.conf
+  dig @127.0.0.1 -p 1053 example.com   ask it
+  nodens check -c nodens.yaml          every mistake at once, or the plan in words
+  nodens run -c nodens.yaml            as configured; SIGHUP or a changed file reloads, SIGTERM drains
+
+Exit codes:
+  0  done
+  1  wrong input, or a failed check
+  2  wrong usage of the command line
+  3  the agent cannot be reached";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent.
+    Run(run::Args),
+    /// Check a configuration and print the plan in words.
+    Check(check::Args),
+    /// See Nodens work: no root, no network, nothing to set up.
+    Demo(demo::Args),
+    /// Look into the cache of a running agent, or empty it.
+    #[command(subcommand)]
+    Cache(cache::Command),
+    /// Print completions for a shell.
+    Completions(completions::Args),
+    /// Print the manual page, for `man -l -`.
+    Man(man::Args),
+}
+
+/// How a command ended; its number is the exit code.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Exit {
+    /// It did what was asked.
+    Done = 0,
+    /// The input is wrong, or a check failed; the message is on standard error.
+    Failed = 1,
+    /// The agent cannot be reached.
+    Unreachable = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Does what the command line says. Wrong usage, `--help` and `--version` end the process here (codes 2, 0, 0).
+pub fn main() -> ExitCode {
+    let exit = match Cli::parse().command {
+        Command::Run(args) => run::execute(&args),
+        Command::Check(args) => check::execute(&args),
+        Command::Demo(args) => demo::execute(&args),
+        Command::Cache(command) => cache::execute(&command),
+        Command::Completions(args) => completions::execute(&args),
+        Command::Man(args) => man::execute(&args),
+    };
+    exit.into()
+}
+
+/// The option by which commands find the configuration.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigFile {
+    /// The configuration, YAML. Left out: 127.0.0.1:1053, to the servers in /etc/resolv.conf.
+    #[arg(short, long, value_name = "FILE", env = "NODENS_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Reads the configuration, with references to this process's environment replaced.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub(crate) fn load(&self) -> Result<Plan, ConfigErrors> {
+        match &self.config {
+            Some(path) => config::load(path, &|name| std::env::var(name).ok()),
+            None => Ok(config::without_a_file(Path::new("/etc/resolv.conf"))),
+        }
+    }
+}
+
+/// Writes `text` to standard output. A reader that went away (`nodens check | head`) has seen enough.
+fn print(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = write!(anstream::stdout(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{} has no about text", command.get_name());
+        }
+    }
+}

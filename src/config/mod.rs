@@ -1,0 +1,118 @@
+//! Configuration files: from text to a [`Plan`], or to every mistake in it.
+//!
+//! The promise: any text gives a plan or a list of mistakes, never a panic, and each mistake says where it is, what is
+//! wrong and what would be right.
+//!
+//! ```text
+//! text ─► tree (YAML with places, ${NAME} replaced) ─► yaml (one reader a block) ─► Draft ─► Plan::new ─► Plan
+//!           └───────────── Notes ◄───────────────────────┘                             └► Flaw, its path located in the tree
+//! ```
+//!
+//! Read first: `config.md` of the design; YAML 1.2.2.
+
+mod block;
+mod env;
+mod mistake;
+mod suggest;
+mod tree;
+mod units;
+mod upstreams;
+mod values;
+mod yaml;
+mod zones;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::plan::{
+    Action, Aaaa, Cache, Choice, Draft, HealthCheck, Http, Lifetimes, Limits, Listen, Log, Members, NonRecursive, Plan,
+    Protocol, Upstream, Zone,
+};
+use crate::wire::Name;
+
+pub use mistake::{ConfigErrors, Mistake, Place};
+
+/// Bytes of the largest file read: what a ConfigMap can hold.
+pub const MAX_FILE: usize = 1 << 20;
+
+/// Reads the file at `path`. `env` gives the value of an environment variable, if it is set.
+///
+/// # Errors
+/// Every mistake in it, or why it cannot be read.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, ConfigErrors> {
+    let file_name = path.display().to_string();
+    let mut octets = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut octets));
+    if let Err(error) = read {
+        let remedy = "name the file with -c FILE; without -c, Nodens runs without a file";
+        return Err(ConfigErrors::whole(&file_name, format!("this file cannot be read: {error}"), remedy));
+    }
+    match std::str::from_utf8(&octets) {
+        Ok(text) => parse(text, &file_name, env),
+        // A text cut at the bound may end within a character; its size is what matters then.
+        Err(_) if octets.len() > MAX_FILE => Err(too_large(&file_name)),
+        Err(error) => {
+            let line = octets[..error.valid_up_to()].iter().filter(|&&octet| octet == b'\n').count() + 1;
+            let what = format!("this file is no text in UTF-8: octet {} (line {line}) belongs to no character", error.valid_up_to());
+            Err(ConfigErrors::whole(&file_name, what, "is it the right file? A configuration is YAML, such as those in manifests/examples"))
+        }
+    }
+}
+
+/// Reads `text`; messages call it `file_name`. `env` gives the value of an environment variable, if it is set.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, ConfigErrors> {
+    if text.len() > MAX_FILE {
+        return Err(too_large(file_name));
+    }
+    if text.contains('\0') {
+        let remedy = "is it the right file, and was it written to the end? A configuration is YAML";
+        return Err(ConfigErrors::whole(file_name, "this file is no text: it contains NUL octets", remedy));
+    }
+    // A byte order mark is no part of the text (YAML 1.2.2 section 5.2).
+    yaml::read(text.strip_prefix('\u{feff}').unwrap_or(text), file_name, env)
+}
+
+fn too_large(file_name: &str) -> ConfigErrors {
+    let remedy = "is it the right file? Ten thousand zones fit into a fifth of that";
+    ConfigErrors::whole(file_name, "this file is larger than 1MiB", remedy)
+}
+
+/// The plan that needs no file and no right: 127.0.0.1, port 1053, to the servers in `resolv_conf`, nothing else.
+pub fn without_a_file(resolv_conf: &Path) -> Plan {
+    let upstream = Upstream {
+        name: "system".to_owned(),
+        members: Members::ResolvConf(PathBuf::from(resolv_conf)),
+        // What the order of the lines means (resolv.conf(5)).
+        choice: Choice::Sequential,
+        protocol: Protocol::Udp,
+        tls_name: None,
+        tls_ca: None,
+        health_check: HealthCheck::default(),
+        random_case: false,
+    };
+    let zone = Zone {
+        name: Name::root(),
+        action: Action::Route(0),
+        aaaa: Aaaa::Keep,
+        max_labels: None,
+        lifetimes: Lifetimes::default(),
+    };
+    let draft = Draft {
+        listen: Listen::default(),
+        node: None,
+        upstreams: vec![upstream],
+        zones: vec![zone],
+        aaaa_clients: Vec::new(),
+        cache: Cache::default(),
+        limits: Limits::default(),
+        http: Http { metrics: None, health: None, debug: None, control: None },
+        log: Log::default(),
+        coredns_names: true,
+        non_recursive: NonRecursive::Refuse,
+    };
+    Plan::new(draft).expect("defaults are legal, and the one route leads to the one upstream")
+}

@@ -1,0 +1,165 @@
+//! Flies a flight: carries out what the pursuit orders, over real sockets, and lands it.
+//!
+//! ```text
+//! Pursuit::next ─► Ask ─► a socket, a query, a wait ─► on_event ─┐
+//!        ▲  └────► Wait ─► whatever comes first ─────────────────┤
+//!        └───────────────────────────────────────────────────────┘   Land ─► Resolver::land ─► everybody is answered
+//! ```
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use rand::Rng;
+
+use super::guest::Guest;
+use super::udp_pool::{Heard, UdpAsk};
+use super::worker::Worker;
+use crate::metrics::Exchange;
+use crate::plan::Protocol;
+use crate::resolve::Flight;
+use crate::resolve::pursuit::{Edns, Event, Order, Via};
+use crate::wire::response::Asked;
+use crate::wire::{Kind, Rcode, Transport, compose};
+
+/// Datagrams that are nearly an answer, after which a socket is not listened to any more: somebody is guessing.
+const NEAR_MISSES: u32 = 16;
+
+/// A wait that ended: which try, what happened, and the wait that goes on, if any.
+struct Heeded {
+    attempt: usize,
+    event: Event,
+    goes_on: Option<Listening>,
+}
+
+/// A query on its way over UDP.
+struct Listening {
+    attempt: usize,
+    ask: UdpAsk,
+    query: Box<[u8]>,
+    near_misses: u32,
+}
+
+type Waits = FuturesUnordered<LocalBoxFuture<'static, Heeded>>;
+
+/// Flies `flight` to its end.
+pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
+    let mut pursuit = flight.pursuit(Instant::now());
+    let mut waits = Waits::new();
+    let landing = loop {
+        let now = Instant::now();
+        let order = pursuit.next(now, worker.roll());
+        if pursuit.take_suspicion() {
+            worker.shared.suspects.notify_one();
+        }
+        match order {
+            Order::Land(landing) => break landing,
+            Order::Ask { attempt, server, via, edns } => {
+                worker.count.upstream_sends.bump();
+                let query = query(worker, &flight, edns);
+                match via {
+                    Via::Stream => {
+                        let (worker, group) = (Rc::clone(worker), flight.group.name.clone());
+                        let (tls, exact_case) = (flight.group.protocol == Protocol::Tls, flight.group.random_case);
+                        waits.push(Box::pin(async move {
+                            let known = worker.shared.tls.load_full();
+                            let tls = if tls { known.get(&group) } else { None };
+                            let asked = Asked { query: &query, transport: Transport::Tcp, exact_case };
+                            let event = match worker.streams.ask(server, tls, &asked).await {
+                                Ok(response) => answer(&worker, response),
+                                Err(_) => {
+                                    worker.count.exchanges.bump(Exchange::StreamClosed);
+                                    Event::Broken
+                                }
+                            };
+                            Heeded { attempt, event, goes_on: None }
+                        }));
+                    }
+                    Via::Datagram => {
+                        let opened = worker.with_dice(|dice| worker.udp.open(server, dice, now));
+                        let sent = opened.and_then(|mut ask| ask.send(&query).map(|()| ask));
+                        if let Ok(ask) = sent {
+                            let listening = Listening { attempt, ask, query, near_misses: 0 };
+                            waits.push(Box::pin(listen(Rc::clone(worker), listening, flight.group.random_case)));
+                        } else {
+                            worker.count.exchanges.bump(Exchange::NoSocket);
+                            pursuit.on_event(attempt, Event::Broken, now);
+                        }
+                    }
+                }
+            }
+            Order::Wait(until) => {
+                let until = flight.lapses_at.map_or(until, |lapse| lapse.min(until));
+                tokio::select! {
+                    Some(Heeded { attempt, event, goes_on }) = waits.next(), if !waits.is_empty() => {
+                        pursuit.on_event(attempt, event, Instant::now());
+                        if let Some(listening) = goes_on {
+                            waits.push(Box::pin(listen(Rc::clone(worker), listening, flight.group.random_case)));
+                        }
+                    }
+                    () = tokio::time::sleep_until(until.into()) => {}
+                }
+                let now = Instant::now();
+                if flight.lapses_at.is_some_and(|lapse| lapse <= now) {
+                    let out = &mut worker.scratch.borrow_mut();
+                    worker.resolver.lapse(&mut flight, &worker.count, now, out);
+                }
+            }
+        }
+    };
+    // Sockets with a clean history go back before the next question needs one.
+    drop(waits);
+    let active = worker.shared.active.load_full();
+    let out = &mut worker.scratch.borrow_mut();
+    for next in worker.resolver.land(&active, *flight, landing, &worker.count, Instant::now(), out) {
+        worker.launch(next);
+    }
+}
+
+/// The octets of the question of `flight`, with an ID, and where asked for letters, nobody can guess.
+fn query(worker: &Worker, flight: &Flight<Guest>, edns: Edns) -> Box<[u8]> {
+    let mut octets = [0; 512];
+    let (id, case) = worker.with_dice(|dice| {
+        let case = flight.group.random_case.then(|| [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()]);
+        (dice.next_u32() as u16, case)
+    });
+    let length = compose::upstream_query(flight.key(), id, case, edns == Edns::With, &mut octets);
+    octets[..length].into()
+}
+
+/// Waits for the next datagram that matters.
+async fn listen(worker: Rc<Worker>, mut it: Listening, exact_case: bool) -> Heeded {
+    let asked = Asked { query: &it.query, transport: Transport::Udp, exact_case };
+    let heard = it.ask.heard(&asked).await;
+    let attempt = it.attempt;
+    let count = &worker.count.exchanges;
+    match heard {
+        Heard::Answer(response) => Heeded { attempt, event: answer(&worker, response), goes_on: None },
+        Heard::Refused => {
+            count.bump(Exchange::RefusedIcmp);
+            Heeded { attempt, event: Event::Broken, goes_on: None }
+        }
+        Heard::Unreachable(_) => {
+            count.bump(Exchange::NoSocket);
+            Heeded { attempt, event: Event::Broken, goes_on: None }
+        }
+        Heard::NearMiss(_) | Heard::Malformed(_) => {
+            count.bump(if matches!(heard, Heard::NearMiss(_)) { Exchange::NearMiss } else { Exchange::Malformed });
+            it.near_misses += 1;
+            let goes_on = (it.near_misses < NEAR_MISSES).then_some(it);
+            Heeded { attempt, event: Event::NearMiss, goes_on }
+        }
+    }
+}
+
+fn answer(worker: &Worker, response: crate::wire::Response) -> Event {
+    let outcome = match response.kind() {
+        _ if response.truncated() => Exchange::Truncated,
+        Kind::Failure(Rcode::SERVFAIL) => Exchange::Servfail,
+        Kind::Failure(_) | Kind::Referral => Exchange::Failure,
+        Kind::Answer | Kind::NoData { .. } | Kind::NxDomain { .. } => Exchange::Answer,
+    };
+    worker.count.exchanges.bump(outcome);
+    Event::Answer(Box::new(response))
+}

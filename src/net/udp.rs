@@ -1,0 +1,240 @@
+//! The hot path: datagrams in, replies out, a batch at a time on one thread.
+//!
+//! ```text
+//! readable ─► recvmmsg ─► each: screen ─► Query::parse ─► resolve ─► reply into the batch ─► sendmmsg
+//!                                                          └► Launch: the flight becomes a task of this worker
+//! ```
+//! Nothing here allocates, locks across cores or wakes another thread for a hit.
+//!
+//! Read first: RFC 5452 section 9, RFC 6891 section 7.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::worker::Worker;
+use super::guest::{Guest, Way};
+use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused};
+use crate::resolve::Step;
+use crate::wire::{Query, Refusal, Transport, UDP_MAX, compose};
+
+/// Datagrams taken at once.
+const BATCH: usize = 32;
+/// Octets of a query worth reading: a name, an OPT, room for options.
+const QUERY_MAX: usize = 2048;
+
+/// Answers what arrives at `socket` until the worker stops.
+pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()> {
+    let local = socket.local_addr()?;
+    let ready = AsyncFd::with_interest(Arc::clone(&socket), Interest::READABLE)?;
+    let mut batch = Batch::new();
+    loop {
+        let mut guard = tokio::select! {
+            guard = ready.readable() => guard?,
+            () = worker.stopping() => return Ok(()),
+        };
+        match batch.receive(&socket) {
+            Ok(received) => {
+                batch.answer(&worker, &socket, local, received);
+                batch.send(&worker, &socket);
+                if received < BATCH {
+                    // The queue was empty; what comes later makes the socket readable again.
+                    guard.clear_ready();
+                } else {
+                    // Flights and connections of this worker get their turn, however many datagrams wait.
+                    tokio::task::yield_now().await;
+                }
+            }
+            Err(Errno::EAGAIN) => guard.clear_ready(),
+            // An ICMP error about an earlier reply; the error is gone with the asking.
+            Err(_) => {}
+        }
+    }
+}
+
+/// Buffers for one batch, used again and again.
+struct Batch {
+    incoming: MultiHeaders<SockaddrStorage>,
+    outgoing: MultiHeaders<SockaddrStorage>,
+    queries: Box<[[u8; QUERY_MAX]; BATCH]>,
+    replies: Box<[[u8; UDP_MAX]; BATCH]>,
+    /// Length and sender of each query.
+    arrived: Vec<(usize, Option<SockaddrStorage>)>,
+    /// Where each reply goes, and its length; filled from the front.
+    peers: Vec<Option<SockaddrStorage>>,
+    lengths: Vec<usize>,
+}
+
+impl Batch {
+    fn new() -> Self {
+        let zeroed = |_| [0_u8; QUERY_MAX];
+        let queries: Box<[_]> = (0..BATCH).map(zeroed).collect();
+        let replies: Box<[_]> = (0..BATCH).map(|_| [0_u8; UDP_MAX]).collect();
+        Self {
+            incoming: MultiHeaders::preallocate(BATCH, None),
+            outgoing: MultiHeaders::preallocate(BATCH, None),
+            queries: queries.try_into().expect("collected BATCH of them"),
+            replies: replies.try_into().expect("collected BATCH of them"),
+            arrived: Vec::with_capacity(BATCH),
+            peers: Vec::with_capacity(BATCH),
+            lengths: Vec::with_capacity(BATCH),
+        }
+    }
+
+    fn receive(&mut self, socket: &UdpSocket) -> Result<usize, Errno> {
+        self.arrived.clear();
+        let mut slices = self.queries.each_mut().map(|query| [IoSliceMut::new(query)]);
+        let received = recvmmsg(socket.as_raw_fd(), &mut self.incoming, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        self.arrived.extend(received.map(|message| (message.bytes, message.address)));
+        Ok(self.arrived.len())
+    }
+
+    /// Writes a reply for each query that gets one now.
+    fn answer(&mut self, worker: &Rc<Worker>, socket: &Arc<UdpSocket>, local: SocketAddr, received: usize) {
+        self.peers.clear();
+        self.lengths.clear();
+        let now = Instant::now();
+        for index in 0..received {
+            let (length, source) = self.arrived[index];
+            let Some((source, peer)) = source.and_then(|it| Some((it, to_std(&it)?))) else { continue };
+            let query = &self.queries[index][..length];
+            let reply = &mut self.replies[self.lengths.len()];
+            // One query's panic must not take the others; their replies are in the batch already.
+            let result = catch_unwind(AssertUnwindSafe(|| answer_one(worker, socket, local, query, peer, now, reply)));
+            match result {
+                Ok(Some(length)) => {
+                    self.lengths.push(length);
+                    self.peers.push(Some(source));
+                }
+                Ok(None) => {}
+                Err(_) => worker.count.panics.bump(),
+            }
+        }
+        if !self.lengths.is_empty() {
+            let each = now.elapsed() / self.lengths.len() as u32;
+            for _ in 0..self.lengths.len() {
+                worker.count.latency.observe(Outcome::Hit, each);
+            }
+        }
+    }
+
+    /// Sends the replies. What one of them runs into does not keep the others back.
+    fn send(&mut self, worker: &Worker, socket: &UdpSocket) {
+        let mut sent = 0;
+        while sent < self.lengths.len() {
+            let slices: Vec<[IoSlice<'_>; 1]> = self.replies[sent..self.lengths.len()]
+                .iter()
+                .zip(&self.lengths[sent..])
+                .map(|(reply, length)| [IoSlice::new(&reply[..*length])])
+                .collect();
+            let result = sendmmsg(
+                socket.as_raw_fd(),
+                &mut self.outgoing,
+                slices.iter(),
+                &self.peers[sent..],
+                [],
+                MsgFlags::MSG_DONTWAIT,
+            );
+            match result.map(Iterator::count) {
+                Ok(count) if count > 0 => sent += count,
+                Err(Errno::EINTR) => {}
+                // The first of them was not taken (no route, no buffer, forbidden): its client asks again.
+                Ok(_) | Err(_) => {
+                    worker.count.drops.bump(Dropped::SendFailed);
+                    sent += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Deals with one datagram; the length of the reply in `out`, if it gets one now.
+fn answer_one(
+    worker: &Rc<Worker>,
+    socket: &Arc<UdpSocket>,
+    local: SocketAddr,
+    octets: &[u8],
+    peer: SocketAddr,
+    now: Instant,
+    out: &mut [u8],
+) -> Option<usize> {
+    let count = &worker.count;
+    let client = peer.ip();
+    count.queries.bump(Arrival::of(Transport::Udp, client));
+    if peer == local || is_reflector(peer.port()) {
+        count.drops.bump(Dropped::BadPort);
+        return None;
+    }
+    let active = worker.active();
+    if !may_ask(&active.plan.limits.allow, client) {
+        count.drops.bump(Dropped::Acl);
+        return None;
+    }
+    let query = match Query::parse(octets, Transport::Udp) {
+        Ok(query) => query,
+        Err(refusal) => return refuse(worker, octets, &refusal, Transport::Udp, out),
+    };
+    let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(socket), peer));
+    match worker.resolver.on_query(&active, &query, client, waiter, count, now, out) {
+        Step::Reply(length) => Some(worker.replied(&out[..length])),
+        Step::ReplyAndLaunch(length, flight) => {
+            worker.launch(flight);
+            Some(worker.replied(&out[..length]))
+        }
+        Step::Launch(flight) => {
+            worker.launch(flight);
+            None
+        }
+        Step::Parked => None,
+        Step::Drop(reason) => {
+            count.drops.bump(reason);
+            None
+        }
+    }
+}
+
+/// The reply to what is no query we answer, if it gets one.
+pub(super) fn refuse(
+    worker: &Worker,
+    octets: &[u8],
+    refusal: &Refusal,
+    transport: Transport,
+    out: &mut [u8],
+) -> Option<usize> {
+    match compose::refuse(octets, refusal, transport, out) {
+        Some(length) => {
+            worker.count.refused.bump(Refused::of_label(refusal.label()).unwrap_or(Refused::Other));
+            Some(worker.replied(&out[..length]))
+        }
+        None => {
+            worker.count.drops.bump(Dropped::of_label(refusal.label()).unwrap_or(Dropped::Malformed));
+            None
+        }
+    }
+}
+
+/// Whether a query from `port` would make us answer a service that answers back: echo, discard, daytime, quote, chargen.
+fn is_reflector(port: u16) -> bool {
+    matches!(port, 0 | 7 | 9 | 13 | 17 | 19)
+}
+
+/// Whether `client` may ask.
+pub(super) fn may_ask(allow: &[crate::plan::Prefix], client: IpAddr) -> bool {
+    allow.is_empty() || allow.iter().any(|net| net.contains(client))
+}
+
+fn to_std(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::from((v4.ip(), v4.port())));
+    }
+    address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
+}

@@ -1,0 +1,208 @@
+//! One worker: one core, one thread, one runtime, its own sockets; and what it shares with the others.
+//!
+//! A query stays on the worker it came to, from the datagram to the reply. What is shared is read without locks (the
+//! plan), sharded (the cache, the flights) or touched rarely (the table of clients).
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use rand::rngs::StdRng;
+use rand::Rng;
+use tokio::sync::{Notify, watch};
+use tokio::task::LocalSet;
+
+use super::exchange::ExchangeCounters;
+use super::guest::Guest;
+use super::listen::Sockets;
+use super::pilot;
+use super::stream::{Limits, StreamPool};
+use super::tls::Tls;
+use super::udp_pool::UdpPool;
+use super::{tcp, udp};
+use crate::metrics;
+use crate::resolve::pursuit::RESOLVE_TIMER;
+use crate::resolve::{Active, Flight, Resolver};
+use crate::wire::MESSAGE_MAX;
+
+/// Idle upstream sockets of all workers for one server: as many ports must an attacker guess among (2^12, P01).
+const PORTS_PER_SERVER: usize = 4096;
+/// Time a stopping worker gives what is still under way.
+const DRAIN: Duration = RESOLVE_TIMER.saturating_add(Duration::from_millis(250));
+
+/// What all workers share.
+pub struct Shared {
+    pub resolver: Arc<Resolver<Guest>>,
+    pub active: ArcSwap<Active>,
+    /// How to speak TLS with the servers of a group, by its name.
+    pub tls: ArcSwap<HashMap<String, Tls>>,
+    /// Woken when a server has become a suspect.
+    pub suspects: Notify,
+    /// TCP connections open, of all workers.
+    pub connections: AtomicUsize,
+    /// True once the agent stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// One worker. Lives on its thread.
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    pub resolver: Arc<Resolver<Guest>>,
+    pub count: Arc<metrics::Worker>,
+    pub udp: UdpPool,
+    pub streams: StreamPool,
+    pub exchanged: Rc<ExchangeCounters>,
+    dice: RefCell<StdRng>,
+    /// Replies that are not part of a batch are written here.
+    pub scratch: RefCell<Box<[u8]>>,
+    under_way: Cell<usize>,
+    landed: Notify,
+    /// Connections of this worker that wait for their client, oldest first, by the number they were given.
+    pub idle_connections: RefCell<tcp::Idle>,
+}
+
+/// Runs a worker on this thread until the agent stops and everything under way has ended, or had its time.
+///
+/// # Errors
+/// If the runtime or a socket cannot be set up.
+pub fn run(
+    shared: Arc<Shared>,
+    sockets: Sockets,
+    count: Arc<metrics::Worker>,
+    workers: usize,
+    ready: impl FnOnce(),
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exchanged = Rc::new(ExchangeCounters::default());
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        let worker = Rc::new(Worker {
+            resolver: Arc::clone(&shared.resolver),
+            shared,
+            count,
+            udp: UdpPool::new(PORTS_PER_SERVER.div_ceil(workers), Rc::clone(&exchanged)),
+            streams: StreamPool::new(rand::make_rng(), Limits::default(), Rc::clone(&exchanged)),
+            exchanged,
+            dice: RefCell::new(rand::make_rng()),
+            scratch: RefCell::new(vec![0; MESSAGE_MAX].into_boxed_slice()),
+            under_way: Cell::new(0),
+            landed: Notify::new(),
+            idle_connections: RefCell::default(),
+        });
+        let mut serving = Vec::new();
+        for socket in sockets.udp {
+            serving.push(tokio::task::spawn_local(udp::serve(Rc::clone(&worker), Arc::new(socket))));
+        }
+        for listener in sockets.tcp {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            serving.push(tokio::task::spawn_local(tcp::serve(Rc::clone(&worker), listener)));
+        }
+        let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+        ready();
+        for task in serving {
+            // A socket that fails for good ends its task; the others serve on.
+            if let Ok(Err(error)) = task.await {
+                tracing::error!(%error, "a listening socket failed");
+            }
+        }
+        worker.drain().await;
+        sweeper.abort();
+        Ok(())
+    })
+}
+
+/// Closes upstream ports that have had their time.
+async fn sweep(worker: Rc<Worker>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        worker.udp.sweep(Instant::now());
+    }
+}
+
+impl Worker {
+    /// The plan in force.
+    pub fn active(&self) -> Guard<Arc<Active>> {
+        self.shared.active.load()
+    }
+
+    /// A random number nobody can predict.
+    pub fn roll(&self) -> u32 {
+        self.dice.borrow_mut().next_u32()
+    }
+
+    /// Runs `with` the worker's CSPRNG.
+    pub fn with_dice<T>(&self, with: impl FnOnce(&mut StdRng) -> T) -> T {
+        with(&mut self.dice.borrow_mut())
+    }
+
+    /// Flies `flight` as a task of this worker. If the task panics, the flight's drop answers those who wait.
+    pub fn launch(self: &Rc<Self>, flight: Box<Flight<Guest>>) {
+        let worker = Rc::clone(self);
+        self.spawn(async move { pilot::fly(&worker, flight).await });
+    }
+
+    /// Runs `task` on this worker; a stopping worker waits for it.
+    pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        self.under_way.set(self.under_way.get() + 1);
+        let done = UnderWay(Rc::clone(self));
+        tokio::task::spawn_local(async move {
+            let _done = done;
+            task.await;
+        });
+    }
+
+    /// Counts a reply about to be sent, and gives its length.
+    pub fn replied(&self, reply: &[u8]) -> usize {
+        count_reply(&self.count, reply);
+        reply.len()
+    }
+
+    /// Completes when the agent stops.
+    pub async fn stopping(&self) {
+        let mut stop = self.shared.stop.clone();
+        // An error means that the agent is gone, which is a stop too.
+        drop(stop.wait_for(|stop| *stop).await);
+    }
+
+    /// Waits until nothing is under way, at most for [`DRAIN`].
+    async fn drain(&self) {
+        let all_done = async {
+            while self.under_way.get() > 0 {
+                self.landed.notified().await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, all_done).await.is_err() {
+            tracing::warn!(under_way = self.under_way.get(), "stopped with questions still under way");
+        }
+    }
+}
+
+/// Counts `reply` by its rcode (the four bits of the header; BADVERS is counted where it is made).
+pub fn count_reply(count: &metrics::Worker, reply: &[u8]) {
+    if let Some(flags) = reply.get(3) {
+        count.responses.bump(metrics::Reply::of(u16::from(flags & 0x0f)));
+        if reply[2] & 0x02 != 0 {
+            count.truncated.bump();
+        }
+    }
+}
+
+/// A task under way; tells when it ends, however it ends.
+struct UnderWay(Rc<Worker>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let worker = &self.0;
+        worker.under_way.set(worker.under_way.get() - 1);
+        if std::thread::panicking() {
+            worker.count.panics.bump();
+        }
+        worker.landed.notify_one();
+    }
+}

@@ -1,0 +1,637 @@
+//! The heart: one query's life, from its question to its answer. Time and dice are arguments; no sockets.
+//!
+//! ```text
+//! on_query ─► policy ─┬─► answered here ──────────────────────────────────────────────► Reply
+//!                     └─► cache ─┬─► fresh ───────────────────────────────────────────► Reply (and perhaps a refresh)
+//!                                ├─► stale ─► refresh held, upstream silent, no wait ──► Reply (and perhaps a refresh)
+//!                                │        └─► wait up to client_timeout ─┐
+//!                                └─► vacant ───────────────────────────► Parked behind a flight, or a Flight to fly
+//! flight: lapse (stale answers are due) ─► land ─► everybody parked gets the entry, the stale one, or the failure
+//! ```
+//! An AAAA question under `aaaa: strip` is answered from the answer to the A question, so that both agree on the rcode:
+//! stub resolvers drop a name when they do not (acceptance.md section 0).
+//!
+//! Read first: RFC 2308, RFC 8767 section 5, RFC 9520, RFC 8914.
+
+pub mod pursuit;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cache::flight::{Flights, Join, Stale, Ticket};
+use crate::cache::{Cache, Entry, Found, NotCacheable};
+use crate::clients::{self, Clients, Place};
+use crate::metrics::{self, Drop as Dropped, Lookup, NotStored, Stored, Worker};
+use crate::plan::{Aaaa, Lifetimes, NonRecursive, Plan};
+use crate::policy::{Decision, LOCAL_TTL, Policy};
+use crate::upstream::{Group, Upstreams};
+use crate::wire::compose::{self, TtlRule};
+use crate::wire::{Asker, Ede, Key, Kind, Query, Rcode, Type, edit, name};
+use pursuit::{Landing, Pace, Pursuit};
+
+/// An answer that is not ready by then is not sent: nobody waits any more, and saved-up answers let go at once are a
+/// weapon (DNSBomb, CVE-2024-33655).
+pub const DISCARD: Duration = Duration::from_millis(4500);
+
+/// What a plan means while it is in force. Replaced as a whole.
+pub struct Active {
+    pub plan: Plan,
+    pub policy: Policy,
+    pub upstreams: Upstreams,
+}
+
+/// Somebody who waits for an answer. Dropped without one, it must tell its client that it failed.
+pub trait Waiter {
+    /// How the reply must look.
+    fn asker(&self) -> Asker<'_>;
+    /// Sends the reply.
+    fn answer(self, reply: &[u8]);
+    /// Sends nothing, on purpose.
+    fn discard(self);
+}
+
+/// What all workers share.
+pub struct Resolver<W> {
+    pub cache: Cache,
+    pub clients: Clients,
+    flights: Arc<Flights<Parked<W>>>,
+}
+
+/// One who asked and waits.
+pub struct Parked<W> {
+    waiter: W,
+    client: IpAddr,
+    since: Instant,
+    want: Want,
+}
+
+/// How the answer to the upstream question becomes the answer to the client's. `labels`: of the zone the name lies in,
+/// which owns the SOA of what is made here.
+#[derive(Clone, Copy, Debug)]
+enum Want {
+    /// As it is.
+    Itself,
+    /// Without IPv6 addresses, unless signed and asked for with DO.
+    Stripped { labels: usize },
+    /// An AAAA question, answered from A: no such data, whatever A says, unless there is no such name.
+    NodataOfA { labels: usize },
+    /// An AAAA question, answered from A if there is any, else to be asked itself.
+    UnlessA { labels: usize },
+}
+
+/// A question to be asked upstream, with everybody parked behind it.
+pub struct Flight<W> {
+    ticket: Ticket<Parked<W>>,
+    pub group: Arc<Group>,
+    lifetimes: Lifetimes,
+    stale: Option<Arc<Entry>>,
+    /// When those with a stale answer get it.
+    pub lapses_at: Option<Instant>,
+    started: Instant,
+    pace: Pace,
+    recheck: Duration,
+    _place: Option<Place>,
+}
+
+/// What becomes of a query.
+#[must_use]
+pub enum Step<W> {
+    /// No reply.
+    Drop(Dropped),
+    /// Parked behind a new flight: fly it.
+    Launch(Box<Flight<W>>),
+    /// Parked; whoever flies the flight answers.
+    Parked,
+    /// This many octets of the buffer are the reply.
+    Reply(usize),
+    /// Reply, and fly the flight.
+    ReplyAndLaunch(usize, Box<Flight<W>>),
+}
+
+impl Active {
+    /// Puts `plan` in force; what `before` learnt about servers is kept.
+    pub fn new(plan: Plan, before: Option<&Self>, epoch: Instant) -> Self {
+        let policy = Policy::new(&plan);
+        let upstreams = Upstreams::new(&plan.upstreams, before.map(|it| &it.upstreams), epoch);
+        Self { plan, policy, upstreams }
+    }
+}
+
+/// One query on its way through: what every step needs.
+struct Passage<'a> {
+    active: &'a Active,
+    asker: Asker<'a>,
+    client: IpAddr,
+    lifetimes: &'a Lifetimes,
+    group: &'a Arc<Group>,
+    count: &'a Worker,
+    /// When the client asked.
+    since: Instant,
+    now: Instant,
+}
+
+impl<W: Waiter> Resolver<W> {
+    /// A resolver with an empty cache.
+    pub fn new(plan: &Plan, epoch: Instant) -> Self {
+        Self { cache: Cache::new(&plan.cache, epoch), clients: Clients::default(), flights: Arc::default() }
+    }
+
+    /// Questions under way to upstreams.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Deals with a query from `client`. A reply is written into `out`; `waiter` is called only if one must wait.
+    pub fn on_query(
+        &self,
+        active: &Active,
+        query: &Query<'_>,
+        client: IpAddr,
+        waiter: impl FnOnce() -> W,
+        count: &Worker,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Step<W> {
+        let asker = query.asker();
+        let key = query.key();
+        let reply = |length: Option<usize>| length.map_or(Step::Drop(Dropped::Malformed), Step::Reply);
+        let (zone, upstream, aaaa) = match active.policy.decide(key, client) {
+            Decision::Route { zone, upstream, aaaa } => (zone, upstream, aaaa),
+            here => {
+                count.lookups.bump(Lookup::Local);
+                return reply(answer_here(&here, &asker, out));
+            }
+        };
+        let passage = Passage {
+            active,
+            asker,
+            client,
+            lifetimes: &zone.lifetimes,
+            group: active.upstreams.group(upstream),
+            count,
+            since: now,
+            now,
+        };
+        let labels = zone.name.labels();
+        match (aaaa, query.qtype()) {
+            (Aaaa::Keep, _) => self.route(&passage, key, Want::Itself, waiter, out),
+            // A signed answer must not be bent for one who checks signatures (V05), so AAAA itself must be seen.
+            (_, Type::AAAA) if !key.dnssec_ok() => {
+                let want = match aaaa {
+                    Aaaa::StripIfA => Want::UnlessA { labels },
+                    _ => Want::NodataOfA { labels },
+                };
+                self.route(&passage, &key.with_type(Type::A), want, waiter, out)
+            }
+            (Aaaa::StripIfA, _) => self.route(&passage, key, Want::Itself, waiter, out),
+            (Aaaa::Strip, _) => self.route(&passage, key, Want::Stripped { labels }, waiter, out),
+        }
+    }
+
+    /// The cache, then the upstream, for the question `key`, which need not be the client's own.
+    fn route(
+        &self,
+        at: &Passage<'_>,
+        key: &Key,
+        want: Want,
+        waiter: impl FnOnce() -> W,
+        out: &mut [u8],
+    ) -> Step<W> {
+        let plan = &at.active.plan;
+        match self.cache.lookup(key, || at.group.recovered(), at.now) {
+            Found::Fresh { entry, age } => {
+                at.count.lookups.bump(Lookup::Fresh);
+                match render(&entry, &at.asker, want, TtlRule::Age(age), at.lifetimes, out) {
+                    Rendered::AskItself => self.route(at, &key.with_type(Type::AAAA), Want::Itself, waiter, out),
+                    Rendered::Reply(length) => match self.prefetch(at, key, &entry, age) {
+                        Some(flight) => Step::ReplyAndLaunch(length, flight),
+                        None => Step::Reply(length),
+                    },
+                    Rendered::TooSmall => Step::Drop(Dropped::Malformed),
+                }
+            }
+            Found::Failed(failure) => {
+                at.count.lookups.bump(Lookup::FailureCached);
+                let ede = if failure.silent { failure.ede } else { Some(Ede::CACHED_ERROR) };
+                fail(&at.asker, failure.rcode, ede.or(Some(Ede::CACHED_ERROR)), out)
+            }
+            Found::Stale { entry, failed } => self.route_stale(at, key, &entry, failed, want, waiter, out),
+            Found::Vacant if !at.asker.recursion_desired && plan.non_recursive == NonRecursive::Refuse => {
+                at.count.refused.bump(metrics::Refused::NonRecursive);
+                fail(&at.asker, Rcode::REFUSED, Some(Ede::NOT_AUTHORITATIVE), out)
+            }
+            Found::Vacant => {
+                let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
+                match self.flights.join(key, parked, Stale::None) {
+                    Join::Parked => {
+                        at.count.lookups.bump(Lookup::Parked);
+                        Step::Parked
+                    }
+                    Join::Launched(ticket) => {
+                        at.count.lookups.bump(Lookup::Miss);
+                        self.launch(at, ticket, None, out)
+                    }
+                    Join::Full(parked) | Join::Lapsed(parked) => {
+                        parked.waiter.discard();
+                        Step::Drop(Dropped::TooManyWaiters)
+                    }
+                }
+            }
+        }
+    }
+
+    /// An expired answer is at hand: who waits for a better one, and how long?
+    fn route_stale(
+        &self,
+        at: &Passage<'_>,
+        key: &Key,
+        entry: &Arc<Entry>,
+        failed: bool,
+        want: Want,
+        waiter: impl FnOnce() -> W,
+        out: &mut [u8],
+    ) -> Step<W> {
+        let plan = &at.active.plan;
+        let epoch = self.cache.epoch();
+        let held = failed || entry.refresh_is_held(epoch, at.now, at.group.recovered(), plan.cache.recheck);
+        let at_once = held || at.lifetimes.client_timeout.is_zero() || at.group.is_silent(at.now);
+        if !at_once {
+            let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
+            match self.flights.join(key, parked, Stale::AtHand) {
+                Join::Parked => {
+                    at.count.lookups.bump(Lookup::Parked);
+                    return Step::Parked;
+                }
+                Join::Launched(ticket) => {
+                    at.count.lookups.bump(Lookup::Miss);
+                    return self.launch(at, ticket, Some(Arc::clone(entry)), out);
+                }
+                Join::Full(parked) | Join::Lapsed(parked) => parked.waiter.discard(),
+            }
+        }
+        at.count.lookups.bump(Lookup::Stale);
+        let stale = TtlRule::Stale { cap: at.lifetimes.stale_ttl };
+        match render(entry, &at.asker, want, stale, at.lifetimes, out) {
+            // Only with strip-if-a: the stale A answer holds no address, so AAAA decides.
+            Rendered::AskItself => {
+                match self.cache.lookup(&key.with_type(Type::AAAA), || at.group.recovered(), at.now) {
+                    Found::Fresh { entry, age } => {
+                        reply_or_drop(render(&entry, &at.asker, Want::Itself, TtlRule::Age(age), at.lifetimes, out))
+                    }
+                    Found::Stale { entry, .. } => {
+                        at.count.stale_answers.bump();
+                        reply_or_drop(render(&entry, &at.asker, Want::Itself, stale, at.lifetimes, out))
+                    }
+                    Found::Failed(_) | Found::Vacant => {
+                        fail(&at.asker, Rcode::SERVFAIL, Some(Ede::NO_REACHABLE_AUTHORITY), out)
+                    }
+                }
+            }
+            Rendered::TooSmall => Step::Drop(Dropped::Malformed),
+            Rendered::Reply(length) => {
+                at.count.stale_answers.bump();
+                let refresh = if held { None } else { self.refresh(at, key, Some(Arc::clone(entry))) };
+                refresh.map_or(Step::Reply(length), |flight| Step::ReplyAndLaunch(length, flight))
+            }
+        }
+    }
+
+    /// Lets a flight take off, if the limits allow; else everybody parked behind it is told at once.
+    fn launch(&self, at: &Passage<'_>, ticket: Ticket<Parked<W>>, stale: Option<Arc<Entry>>, out: &mut [u8]) -> Step<W> {
+        // Between the look into the cache and the take-off another worker may have landed the same question.
+        if let Found::Fresh { entry, age } = self.cache.lookup(ticket.key(), || None, at.now) {
+            return self.deliver(at, ticket, &entry, TtlRule::Age(age), out);
+        }
+        let limits = &at.active.plan.limits;
+        let place = self.clients.take(at.client, clients::Kind::InFlight, limits.in_flight_per_client);
+        if place.is_none() || self.flights.len() > limits.in_flight {
+            at.count.flights_shed.bump();
+            if let Some(entry) = stale {
+                at.count.stale_answers.bump();
+                return self.deliver(at, ticket, &entry, TtlRule::Stale { cap: at.lifetimes.stale_ttl }, out);
+            }
+            // Never REFUSED: musl takes it for the end of the search. Never cached: it says nothing about the name.
+            for parked in ticket.land() {
+                if let Some(length) = compose::failure(&parked.waiter.asker(), Rcode::SERVFAIL, None, out) {
+                    parked.waiter.answer(&out[..length]);
+                }
+            }
+            return Step::Parked;
+        }
+        let lapses_at = stale.as_ref().map(|_| at.now + at.lifetimes.client_timeout);
+        Step::Launch(Box::new(self.flight(at, ticket, stale, lapses_at, place, Pace::Urgent)))
+    }
+
+    /// A flight that nobody waits for, if none is under way and there is room.
+    fn refresh(&self, at: &Passage<'_>, key: &Key, stale: Option<Arc<Entry>>) -> Option<Box<Flight<W>>> {
+        if self.flights.len() >= at.active.plan.limits.in_flight {
+            at.count.flights_shed.bump();
+            return None;
+        }
+        let ticket = self.flights.refresh(key)?;
+        Some(Box::new(self.flight(at, ticket, stale, None, None, Pace::Idle)))
+    }
+
+    fn prefetch(&self, at: &Passage<'_>, key: &Key, entry: &Entry, age: u32) -> Option<Box<Flight<W>>> {
+        let prefetch = at.active.plan.cache.prefetch?;
+        let hits = entry.count_hit(prefetch.hits);
+        let due = u64::from(age) * 100 >= u64::from(entry.lifetime()) * u64::from(100 - prefetch.at_percent);
+        if !due || hits < prefetch.hits || !entry.claim_prefetch() {
+            return None;
+        }
+        at.count.prefetches.bump();
+        self.refresh(at, key, None)
+    }
+
+    fn flight(
+        &self,
+        at: &Passage<'_>,
+        ticket: Ticket<Parked<W>>,
+        stale: Option<Arc<Entry>>,
+        lapses_at: Option<Instant>,
+        place: Option<Place>,
+        pace: Pace,
+    ) -> Flight<W> {
+        at.count.flights_launched.bump();
+        Flight {
+            ticket,
+            group: Arc::clone(at.group),
+            lifetimes: *at.lifetimes,
+            stale,
+            lapses_at,
+            started: at.since,
+            pace,
+            recheck: at.active.plan.cache.recheck,
+            _place: place,
+        }
+    }
+
+    /// Ends a flight that need not fly, with an entry that is at hand.
+    fn deliver(
+        &self,
+        at: &Passage<'_>,
+        ticket: Ticket<Parked<W>>,
+        entry: &Entry,
+        ttl: TtlRule,
+        out: &mut [u8],
+    ) -> Step<W> {
+        for parked in ticket.land() {
+            match render(entry, &parked.waiter.asker(), parked.want, ttl, at.lifetimes, out) {
+                Rendered::Reply(length) => parked.waiter.answer(&out[..length]),
+                // The waiter's drop tells its client to come again; it is one query in a race of microseconds.
+                Rendered::AskItself | Rendered::TooSmall => {}
+            }
+        }
+        Step::Parked
+    }
+
+    /// The moment has come at which those with a stale answer get it; the flight goes on.
+    pub fn lapse(&self, flight: &mut Flight<W>, count: &Worker, now: Instant, out: &mut [u8]) {
+        flight.lapses_at = None;
+        count.flights_lapsed.bump();
+        if let Some(entry) = flight.stale.clone() {
+            let parked = flight.ticket.lapse();
+            self.answer_stale(parked, &entry, &flight.lifetimes, count, now, out);
+        }
+    }
+
+    fn answer_stale(
+        &self,
+        parked: Vec<Parked<W>>,
+        entry: &Entry,
+        lifetimes: &Lifetimes,
+        count: &Worker,
+        now: Instant,
+        out: &mut [u8],
+    ) {
+        let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
+        for parked in parked {
+            count.stale_answers.bump();
+            count.latency.observe(metrics::Outcome::Stale, now.saturating_duration_since(parked.since));
+            if let Rendered::Reply(length) = render(entry, &parked.waiter.asker(), parked.want, stale, lifetimes, out) {
+                parked.waiter.answer(&out[..length]);
+            }
+        }
+    }
+
+    /// Ends `flight` as `landing` says: stores, answers everybody parked. What comes back must be flown next.
+    #[must_use = "flights that follow must be flown"]
+    pub fn land(
+        &self,
+        active: &Active,
+        flight: Flight<W>,
+        landing: Landing,
+        count: &Worker,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Vec<Box<Flight<W>>> {
+        let Flight { ticket, group, lifetimes, stale, recheck, _place: place, .. } = flight;
+        drop(place);
+        match landing {
+            Landing::Answer(response) => {
+                let stored = match response.kind() {
+                    Kind::NoData { .. } => Stored::NoData,
+                    Kind::NxDomain { .. } => Stored::NxDomain,
+                    Kind::Answer | Kind::Failure(_) | Kind::Referral => Stored::Answer,
+                };
+                let (entry, verdict) = self.cache.store(ticket.key(), *response, &lifetimes, now);
+                match verdict {
+                    Ok(()) => count.stored.bump(stored),
+                    Err(reason) => count.not_stored.bump(not_stored(reason)),
+                }
+                count.flights_landed.bump();
+                let key = ticket.key().clone();
+                self.answer_fresh(active, &key, ticket.land(), &entry, &lifetimes, &group, count, now, out)
+            }
+            Landing::Failure { rcode, ede, silent } => {
+                if let Some(entry) = stale {
+                    entry.hold_refresh(self.cache.epoch(), now + recheck);
+                    self.answer_stale(ticket.land(), &entry, &lifetimes, count, now, out);
+                    return Vec::new();
+                }
+                self.cache.store_failure(ticket.key(), rcode, ede, silent, &lifetimes, now);
+                count.stored.bump(Stored::Failure);
+                for parked in ticket.land() {
+                    count.latency.observe(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
+                    if let Some(length) = compose::failure(&parked.waiter.asker(), rcode, ede, out) {
+                        parked.waiter.answer(&out[..length]);
+                    }
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn answer_fresh(
+        &self,
+        active: &Active,
+        key: &Key,
+        parked: Vec<Parked<W>>,
+        entry: &Entry,
+        lifetimes: &Lifetimes,
+        group: &Arc<Group>,
+        count: &Worker,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Vec<Box<Flight<W>>> {
+        let mut follow = Vec::new();
+        for parked in parked {
+            let waited = now.saturating_duration_since(parked.since);
+            if waited > DISCARD {
+                count.drops.bump(Dropped::Late);
+                parked.waiter.discard();
+                continue;
+            }
+            let asker = parked.waiter.asker();
+            match render(entry, &asker, parked.want, TtlRule::Age(0), lifetimes, out) {
+                Rendered::Reply(length) => {
+                    count.latency.observe(metrics::Outcome::Miss, waited);
+                    parked.waiter.answer(&out[..length]);
+                }
+                Rendered::AskItself => {
+                    let Parked { waiter, client, since, .. } = parked;
+                    follow.extend(self.follow(active, key, waiter, client, since, lifetimes, group, count, now, out));
+                }
+                Rendered::TooSmall => {}
+            }
+        }
+        follow
+    }
+
+    /// A has no address, so the AAAA question that waited for it is asked itself (strip-if-a).
+    fn follow(
+        &self,
+        active: &Active,
+        key: &Key,
+        waiter: W,
+        client: IpAddr,
+        since: Instant,
+        lifetimes: &Lifetimes,
+        group: &Arc<Group>,
+        count: &Worker,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Option<Box<Flight<W>>> {
+        // The asker borrows the waiter, which is parked meanwhile: the passage gets a copy of the question.
+        let (question, asker) = (waiter.asker().question.to_vec(), waiter.asker());
+        let asker = Asker { question: &question, ..asker };
+        let passage = Passage { active, asker, client, lifetimes, group, count, since, now };
+        let mut waiter = Some(waiter);
+        let park = || waiter.take().expect("route calls its closure once");
+        match self.route(&passage, &key.with_type(Type::AAAA), Want::Itself, park, out) {
+            Step::Reply(length) => {
+                if let Some(waiter) = waiter {
+                    waiter.answer(&out[..length]);
+                }
+                None
+            }
+            Step::ReplyAndLaunch(length, flight) => {
+                if let Some(waiter) = waiter {
+                    waiter.answer(&out[..length]);
+                }
+                Some(flight)
+            }
+            Step::Launch(flight) => Some(flight),
+            Step::Drop(_) | Step::Parked => None,
+        }
+    }
+}
+
+// === impl Flight ===
+
+impl<W> Flight<W> {
+    /// The question to ask.
+    pub fn key(&self) -> &Key {
+        self.ticket.key()
+    }
+
+    /// The machine that finds the answer.
+    pub fn pursuit(&self, now: Instant) -> Pursuit {
+        Pursuit::new(Arc::clone(&self.group), self.pace, self.started, now)
+    }
+}
+
+/// What came of writing an answer.
+enum Rendered {
+    /// A has no address: AAAA must be asked itself.
+    AskItself,
+    Reply(usize),
+    TooSmall,
+}
+
+/// Writes `entry` as the answer to `asker`.
+fn render(entry: &Entry, asker: &Asker<'_>, want: Want, ttl: TtlRule, lifetimes: &Lifetimes, out: &mut [u8]) -> Rendered {
+    let stored = entry.stored();
+    let stale = matches!(ttl, TtlRule::Stale { .. }).then_some(match entry.rcode() {
+        Rcode::NXDOMAIN => Ede::STALE_NXDOMAIN,
+        _ => Ede::STALE_ANSWER,
+    });
+    let length = match want {
+        Want::Itself => compose::patch(stored, asker, ttl, stale, out),
+        Want::Stripped { .. } if !entry.contains_aaaa() || (entry.is_signed() && asker.dnssec_ok()) => {
+            compose::patch(stored, asker, ttl, stale, out)
+        }
+        Want::Stripped { labels } => {
+            let edited = if asker.qtype() == Type::AAAA {
+                edit::nodata_for_aaaa(stored, apex(asker, labels), negative_ttl(entry, lifetimes))
+            } else {
+                edit::without_aaaa(stored)
+            };
+            compose::patch(edited.stored(), asker, ttl, stale.or(Some(Ede::FILTERED)), out)
+        }
+        // No such name, or no such data for A: the answer to A says it all.
+        Want::NodataOfA { .. } if entry.is_negative() => compose::patch(stored, asker, ttl, stale, out),
+        Want::UnlessA { .. } if entry.rcode() == Rcode::NXDOMAIN => compose::patch(stored, asker, ttl, stale, out),
+        Want::UnlessA { .. } if entry.is_negative() => return Rendered::AskItself,
+        Want::NodataOfA { labels } | Want::UnlessA { labels } => {
+            let edited = edit::nodata_for_aaaa(stored, apex(asker, labels), negative_ttl(entry, lifetimes));
+            compose::patch(edited.stored(), asker, ttl, stale.or(Some(Ede::FILTERED)), out)
+        }
+    };
+    length.map_or(Rendered::TooSmall, Rendered::Reply)
+}
+
+/// The name of the zone with so many labels that the question lies in.
+fn apex<'a>(asker: &Asker<'a>, labels: usize) -> &'a [u8] {
+    let qname = asker.qname();
+    name::suffixes(qname).nth(name::label_count(qname).saturating_sub(labels)).unwrap_or(&[0])
+}
+
+/// How long a NODATA made from `entry` lives: as long as the entry, within the bound for negative answers.
+fn negative_ttl(entry: &Entry, lifetimes: &Lifetimes) -> u32 {
+    entry.lifetime().min(lifetimes.max_negative_ttl)
+}
+
+fn answer_here(decision: &Decision<'_>, asker: &Asker<'_>, out: &mut [u8]) -> Option<usize> {
+    match decision {
+        Decision::Addresses(addresses) => compose::addresses(asker, addresses, LOCAL_TTL, out),
+        Decision::Negative { rcode, zone, ede } => {
+            compose::negative(asker, *rcode, zone.as_wire(), LOCAL_TTL, Some(*ede), out)
+        }
+        Decision::Pointers(names) => compose::pointers(asker, names, LOCAL_TTL, out),
+        Decision::Refused => compose::failure(asker, Rcode::REFUSED, Some(Ede::PROHIBITED), out),
+        Decision::Route { .. } => None,
+    }
+}
+
+fn fail<W>(asker: &Asker<'_>, rcode: Rcode, ede: Option<Ede>, out: &mut [u8]) -> Step<W> {
+    compose::failure(asker, rcode, ede, out).map_or(Step::Drop(Dropped::Malformed), Step::Reply)
+}
+
+fn reply_or_drop<W>(rendered: Rendered) -> Step<W> {
+    match rendered {
+        Rendered::Reply(length) => Step::Reply(length),
+        Rendered::AskItself | Rendered::TooSmall => Step::Drop(Dropped::Malformed),
+    }
+}
+
+fn not_stored(reason: NotCacheable) -> NotStored {
+    match reason {
+        NotCacheable::Failure => NotStored::OwnFailure,
+        NotCacheable::NegativeWithoutSoa => NotStored::NegativeWithoutSoa,
+        NotCacheable::Referral => NotStored::Referral,
+        NotCacheable::Truncated => NotStored::Truncated,
+        NotCacheable::ZeroTtl => NotStored::TtlZero,
+    }
+}

@@ -1,0 +1,1 @@
+//! Stored responses without their IPv6 addresses.
