@@ -29,6 +29,8 @@ pub(super) struct Findings {
     pub(super) answered: bool,
     /// Index of the SOA record in the authority section.
     pub(super) soa: Option<usize>,
+    /// The answer section is not empty: there are CNAMEs at least.
+    pub(super) redirected: bool,
     /// There is an NS record in the authority section.
     pub(super) delegated: bool,
 }
@@ -93,6 +95,7 @@ fn keep_answer(octets: &[u8], answer: &mut [Record], chain: &Chain, qtype: Type,
             _ => false,
         };
     }
+    findings.redirected = answer.iter().any(|record| record.kept);
     findings
 }
 

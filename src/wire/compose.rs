@@ -89,7 +89,7 @@ pub fn patch(stored: Stored<'_>, asker: &Asker<'_>, ttl: TtlRule, ede: Option<Ed
 }
 
 /// Finds how much of a response fits into `room`: where the last whole record ends, and the TTLs up to there.
-fn cut<'a>(stored: Stored<'a>, records_start: usize, room: usize) -> Option<(usize, &'a [u16])> {
+fn cut(stored: Stored<'_>, records_start: usize, room: usize) -> Option<(usize, &[u16])> {
     let mut end = records_start;
     if end > room {
         return None;

@@ -124,17 +124,13 @@ impl<'a> Writer<'a> {
     /// Writes the name at `at` of the source; returns the offset behind it there.
     fn source_name(&mut self, at: usize, compress: bool) -> usize {
         let mut expanded = [0; NAME_MAX];
-        match name::expand(self.source, at, &mut expanded) {
-            Some((length, next)) => {
-                self.name(&expanded[..length], compress);
-                next
-            }
+        let Some((length, next)) = name::expand(self.source, at, &mut expanded) else {
             // Only names that were checked come here; the root keeps the record well-formed all the same.
-            None => {
-                self.out.push(0);
-                at + 1
-            }
-        }
+            self.out.push(0);
+            return at + 1;
+        };
+        self.name(&expanded[..length], compress);
+        next
     }
 
     fn name(&mut self, wire: &[u8], compress: bool) {
@@ -240,5 +236,45 @@ impl Suffixes {
         if start <= POINTER_MAX {
             self.places.iter_mut().filter(|(_, at)| usize::from(*at) >= start).for_each(|place| *place = (0, 0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::response::fixture::{Reply, V4};
+
+    // E20, RUSTSEC-2026-0119
+    #[test]
+    fn work_for_a_name_does_not_grow_with_the_names_before_it() {
+        let owner = |n: usize| format!("{n:x}.t");
+        let reply = (0..2900).fold(Reply::to("t", Type::A), |reply, n| reply.answer(&owner(n), 60, Type::A, &V4));
+        let question_end = HEADER + 3 + 4;
+        let records = records::walk(&reply.octets, question_end).expect("well-formed").records;
+        let mut writer = Writer::new(&reply.octets, question_end, records.len());
+        for record in &records {
+            writer.copy(record).expect("shorter than it was");
+        }
+        assert!(writer.suffixes.comparisons <= (1 + MISTAKES_MAX) * records.len());
+        assert_eq!(writer.suffixes.places.len(), 4096);
+        let (octets, ttl_offsets) = writer.finish();
+        assert_eq!(ttl_offsets.len(), 2900);
+        let written = records::walk(&octets, question_end).expect("well-formed").records;
+        for (before, after) in records.iter().zip(&written) {
+            let labels = Labels::new(&reply.octets, before.owner.into());
+            assert!(records::same_labels(labels, Labels::new(&octets, after.owner.into())));
+        }
+        assert!(octets.len() < reply.octets.len());
+    }
+
+    #[test]
+    fn record_that_does_not_fit_is_taken_back() {
+        let reply = Reply::to("a.test", Type::TXT).answer("a.test", 60, Type::TXT, &vec![0; 40_000]);
+        let record = records::walk(&reply.octets, 24).expect("well-formed").records[0];
+        let mut writer = Writer::new(&reply.octets, 24, 2);
+        assert_eq!(writer.copy(&record), Ok(()));
+        assert_eq!(writer.copy(&record), Err(Full));
+        let (octets, ttl_offsets) = writer.finish();
+        assert_eq!((octets, ttl_offsets), (reply.octets, vec![30]));
     }
 }

@@ -18,6 +18,7 @@ const FIXED: usize = 10;
 const JUMPS_MAX: u8 = 128;
 
 /// All records of a message but its OPT.
+#[derive(Debug)]
 pub(super) struct Walk {
     /// In the order of the message.
     pub(super) records: Vec<Record>,
@@ -27,7 +28,7 @@ pub(super) struct Walk {
 }
 
 /// One record: where it lies in its message, and what decides its fate.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     /// Offset of the owner name.
     pub(super) owner: u16,
@@ -90,6 +91,7 @@ pub(super) enum Section {
 }
 
 /// What we use of a server's OPT record (RFC 6891 section 6.1.3).
+#[derive(Debug)]
 pub(super) struct Opt {
     /// The upper eight bits of the rcode.
     pub(super) extended_rcode: u8,
@@ -319,7 +321,6 @@ impl<'a> Iterator for Labels<'a> {
     fn next(&mut self) -> Option<&'a [u8]> {
         loop {
             match *self.octets.get(self.at)? {
-                0 => return None,
                 length @ 1..=63 => {
                     let start = self.at + 1;
                     self.at = start + usize::from(length);
@@ -329,6 +330,7 @@ impl<'a> Iterator for Labels<'a> {
                     self.jumps += 1;
                     self.at = u16::from_be_bytes([high & 0x3f, *self.octets.get(self.at + 1)?]).into();
                 }
+                // The root, or what no name holds.
                 _ => return None,
             }
         }

@@ -102,7 +102,7 @@ impl Response {
         if failed || truncated {
             let kind = Kind::of(rcode, &Findings::default(), None, &header);
             let octets = [&cleaned(header).octets(), question.octets].concat();
-            return Ok(Self { edns_seen, truncated, ..Self::bare(octets, kind, rcode) });
+            return Ok(Self { truncated, edns_seen, ..Self::bare(octets, kind, rcode) });
         }
         let mut walk = walk;
         let findings = clean::keep_relevant(octets, &mut walk.records, question.qtype, question.dnssec_ok)?;
@@ -204,14 +204,18 @@ impl Kind {
     fn of(rcode: Rcode, findings: &Findings, negative_ttl: Option<u32>, header: &Header) -> Self {
         match rcode {
             Rcode::NOERROR if findings.answered => Self::Answer,
-            // RFC 2308 section 2.1.2: a referral has NS and no SOA. A server that means NODATA sets AA or adds SOA.
-            Rcode::NOERROR if findings.delegated && negative_ttl.is_none() && !header.has(AA) => Self::Referral,
+            Rcode::NOERROR if is_referral(findings, header) => Self::Referral,
             // With CNAMEs and without SOA it is a chain cut short: relayed, but without a lifetime (section 2.2).
             Rcode::NOERROR => Self::NoData { negative_ttl },
             Rcode::NXDOMAIN => Self::NxDomain { negative_ttl },
             rcode => Self::Failure(rcode),
         }
     }
+}
+
+/// RFC 2308 section 2.2: NS in the authority section and nothing else. What means NODATA has an SOA or sets AA.
+fn is_referral(findings: &Findings, header: &Header) -> bool {
+    findings.delegated && !findings.redirected && findings.soa.is_none() && !header.has(AA)
 }
 
 /// A message that was a [`Response`]: what is stored, and what answers are made of. Its rcode is the header's.
@@ -315,7 +319,7 @@ fn lower_soa_ttl(octets: &[u8], soa: &mut Record, findings: &Findings) -> Option
     Some(soa.ttl)
 }
 
-/// Gives the records of one RRset one TTL, the lowest (RFC 2181 section 5.2), and none more than [`TTL_MAX`].
+/// Gives the records of one `RRset` one TTL, the lowest (RFC 2181 section 5.2), and none more than [`TTL_MAX`].
 fn level_ttls(octets: &[u8], records: &mut [Record]) {
     let mut kept: Vec<&mut Record> = records.iter_mut().filter(|record| record.kept).collect();
     for record in &mut kept {
@@ -469,5 +473,9 @@ impl Unfit {
     }
 }
 
+#[cfg(test)]
+pub(super) mod fixture;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

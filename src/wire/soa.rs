@@ -10,13 +10,13 @@ use super::{Class, HEADER, NAME_MAX, Type, name};
 /// Octets in the longest record: both names in full.
 const MAX: usize = NAME_MAX + 10 + NAME_MAX + RNAME.len() + 20;
 
-/// The mailbox of a zone nobody answers for.
-const RNAME: &[u8] = b"\x06nobody\x07invalid\0";
+/// RNAME, the mailbox of a zone nobody answers for; uncompressed.
+pub(super) const RNAME: &[u8] = b"\x06nobody\x07invalid\0";
 
-const SERIAL: u32 = 1;
-const REFRESH: u32 = 3600;
-const RETRY: u32 = 1200;
-const EXPIRE: u32 = 604_800;
+/// SERIAL, REFRESH, RETRY, EXPIRE, MINIMUM. Only the last means something to those who read the answer.
+pub(super) const fn numbers(ttl: u32) -> [u32; 5] {
+    [1, 3600, 1200, 604_800, ttl]
+}
 
 /// Offsets a pointer can express (RFC 1035 section 4.1.4).
 const POINTER_MAX: usize = 0x3fff;
@@ -25,7 +25,6 @@ const POINTER_MAX: usize = 0x3fff;
 pub(super) struct Soa {
     octets: [u8; MAX],
     length: usize,
-    ttl: usize,
 }
 
 impl Soa {
@@ -33,7 +32,7 @@ impl Soa {
     ///
     /// `ttl`, in seconds, is the lifetime of the negative answer: both the record's TTL and MINIMUM.
     pub(super) fn new(qname: &[u8], owner: &[u8], at: usize, ttl: u32) -> Self {
-        let mut soa = Self { octets: [0; MAX], length: 0, ttl: 0 };
+        let mut soa = Self { octets: [0; MAX], length: 0 };
         let parent = qname.len().checked_sub(owner.len()).filter(|_| owner.len() > 2 && name::is_under(qname, owner));
         match parent {
             Some(above) => soa.push_pointer(HEADER + above),
@@ -41,7 +40,6 @@ impl Soa {
         }
         soa.push(&Type::SOA.0.to_be_bytes());
         soa.push(&Class::IN.0.to_be_bytes());
-        soa.ttl = soa.length;
         soa.push(&ttl.to_be_bytes());
         let rdlength = soa.length;
         soa.push(&[0, 0]);
@@ -51,7 +49,7 @@ impl Soa {
             None => soa.push(owner),
         }
         soa.push(RNAME);
-        for field in [SERIAL, REFRESH, RETRY, EXPIRE, ttl] {
+        for field in numbers(ttl) {
             soa.push(&field.to_be_bytes());
         }
         let length = (soa.length - rdlength - 2) as u16;
@@ -62,11 +60,6 @@ impl Soa {
     /// The record, owner included.
     pub(super) fn octets(&self) -> &[u8] {
         &self.octets[..self.length]
-    }
-
-    /// The octets before its TTL.
-    pub(super) fn ttl_offset(&self) -> usize {
-        self.ttl
     }
 
     fn push_pointer(&mut self, target: usize) {
@@ -87,7 +80,7 @@ mod tests {
     fn owner_above_the_question_is_a_pointer_into_it() {
         let soa = Soa::new(b"\x01a\x04test\0", b"\x04Test\0", 22, 30);
         assert_eq!(&soa.octets()[..2], [0xc0, 14]);
-        assert_eq!(soa.octets()[soa.ttl_offset()..][..4], 30_u32.to_be_bytes());
+        assert_eq!(soa.octets()[6..10], 30_u32.to_be_bytes(), "TTL");
         assert_eq!(&soa.octets()[12..14], [0xc0, 14], "MNAME");
         assert_eq!(soa.octets().len(), 2 + 10 + 2 + 16 + 20);
     }

@@ -16,7 +16,7 @@ use super::records::Record;
 const MANDATORY: u16 = 0;
 const IPV6HINT: u16 = 6;
 
-/// The parameters of an SVCB or HTTPS record of `message`; `None` in AliasMode, where they mean nothing
+/// The parameters of an SVCB or HTTPS record of `message`; `None` in `AliasMode`, where they mean nothing
 /// (RFC 9460 section 2.4.2).
 pub(super) fn parameters<'a>(message: &'a [u8], record: &Record) -> Option<&'a [u8]> {
     let rdata = record.rdata_range();
@@ -61,7 +61,7 @@ fn put(parameters: &mut Vec<u8>, key: u16, value: &[u8]) {
     parameters.extend_from_slice(value);
 }
 
-/// One SvcParam.
+/// One `SvcParam`.
 struct Parameter<'a> {
     key: u16,
     value: &'a [u8],

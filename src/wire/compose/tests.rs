@@ -476,12 +476,14 @@ proptest! {
 
 // === helpers ===
 
-/// One record in wire form.
+/// One record in wire form, its owner a pointer.
 #[derive(Clone, Debug)]
 struct Sketch {
     octets: Vec<u8>,
-    ttl_offset: usize,
 }
+
+/// Octets before the TTL of such a record.
+const TTL_OFFSET: usize = 6;
 
 /// A record of the name asked for.
 fn record(rtype: Type, ttl: u32, rdata: &[u8]) -> Sketch {
@@ -491,7 +493,7 @@ fn record(rtype: Type, ttl: u32, rdata: &[u8]) -> Sketch {
     octets.extend_from_slice(&ttl.to_be_bytes());
     octets.extend_from_slice(&(rdata.len() as u16).to_be_bytes());
     octets.extend_from_slice(rdata);
-    Sketch { octets, ttl_offset: 6 }
+    Sketch { octets }
 }
 
 fn a(ttl: u32, last: u8) -> Sketch {
@@ -499,8 +501,7 @@ fn a(ttl: u32, last: u8) -> Sketch {
 }
 
 fn soa(ttl: u32) -> Sketch {
-    let soa = Soa::new(QNAME, QNAME, 0, ttl);
-    Sketch { octets: soa.octets().to_vec(), ttl_offset: soa.ttl_offset() }
+    Sketch { octets: Soa::new(QNAME, QNAME, 0, ttl).octets().to_vec() }
 }
 
 /// A record of a type nobody knows.
@@ -536,7 +537,7 @@ impl Sample {
         let mut octets = [&header.octets()[..], &question(Type::A)].concat();
         let mut ttl_offsets = Vec::new();
         for record in answers.iter().chain(authorities).chain(additionals) {
-            ttl_offsets.push((octets.len() + record.ttl_offset) as u16);
+            ttl_offsets.push((octets.len() + TTL_OFFSET) as u16);
             octets.extend_from_slice(&record.octets);
         }
         Self { octets, ttl_offsets }

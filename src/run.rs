@@ -1,0 +1,293 @@
+//! Who owns what: the agent as a whole, its start, its reload and its end.
+//!
+//! ```text
+//! start:  sockets bound ─► workers serve ─► control thread (names, probes, endpoints) ─► "serving"
+//! reload: plan checked by its maker ─► policy and groups made ─► swapped as one; cache and flights stay
+//! stop:   told ─► what is queued is answered ─► flights land or run out of time ─► threads joined
+//! ```
+
+mod control;
+mod rows;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use crate::metrics::{Gauges, Metrics, Reader, Reload};
+use crate::net::listen::{self, ListenError};
+use crate::net::tls::{Tls, TlsError};
+use crate::net::worker::{self, Shared};
+use crate::plan::{Plan, Protocol};
+use crate::resolve::{Active, Resolver};
+use crate::upstream::Health;
+
+pub use control::Host;
+
+/// The running agent. Dropped, it stops.
+pub struct Agent {
+    inner: Arc<Inner>,
+    addresses: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    control: Option<JoinHandle<()>>,
+}
+
+/// What the agent's parts share.
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Told of every plan that comes into force.
+    plans: watch::Sender<Arc<Active>>,
+    /// Why the newest configuration was refused, while it is.
+    refused: Mutex<Option<String>>,
+}
+
+/// Why the agent cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    Listen(ListenError),
+    Thread(io::Error),
+    Tls { upstream: String, source: TlsError },
+}
+
+/// What a reload cannot change while the agent runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NeedsRestart(pub Vec<&'static str>);
+
+impl Agent {
+    /// Starts an agent as `plan` says; it serves when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind then.
+    pub fn start(plan: Plan) -> Result<Self, StartError> {
+        Self::start_on(plan, Host::default())
+    }
+
+    /// Starts an agent whose reload and log level `host` provides.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind then.
+    pub fn start_on(plan: Plan, host: Host) -> Result<Self, StartError> {
+        let epoch = Instant::now();
+        let cores = thread::available_parallelism();
+        let count = plan.listen.workers.or(cores.ok()).map_or(1, usize::from);
+        let sockets = listen::bind(&plan.listen.addresses, plan.listen.port, count).map_err(StartError::Listen)?;
+        let addresses = sockets[0].udp.iter().map(std::net::UdpSocket::local_addr);
+        let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>().map_err(StartError::Thread)?;
+        let tls = tls_of(&plan)?;
+        let resolver = Arc::new(Resolver::new(&plan, epoch));
+        let active = Arc::new(Active::new(plan, None, epoch));
+        let (stop, stopping) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            resolver,
+            active: ArcSwap::new(Arc::clone(&active)),
+            tls: ArcSwap::from_pointee(tls),
+            suspects: Notify::new(),
+            connections: AtomicUsize::new(0),
+            stop: stopping.clone(),
+        });
+        // One more writer for the control thread.
+        let metrics = Arc::new(Metrics::new(count + 1, gauges(&shared)));
+        let (plans, followed) = watch::channel(active);
+        let inner = Arc::new(Inner { shared: Arc::clone(&shared), metrics, plans, refused: Mutex::new(None) });
+        let mut agent = Self { inner, addresses, stop, workers: Vec::new(), control: None };
+        let (ready, awaited) = mpsc::channel();
+        for (index, sockets) in sockets.into_iter().enumerate() {
+            let (shared, ready, cells) = (Arc::clone(&shared), ready.clone(), agent.inner.metrics.worker(index));
+            let worker = move || worker::run(shared, sockets, cells, index, count, move || drop(ready.send(())));
+            let thread = thread::Builder::new().name(format!("nodens-{index}")).spawn(worker);
+            agent.workers.push(thread.map_err(StartError::Thread)?);
+        }
+        let inner = Arc::clone(&agent.inner);
+        let own = agent.addresses.clone();
+        let control = move || control::run(&inner, host, own, followed, stopping, ready);
+        let thread = thread::Builder::new().name("nodens-control".to_owned()).spawn(control);
+        agent.control = Some(thread.map_err(StartError::Thread)?);
+        // An error means that a worker ended instead: joining it says why.
+        for _ in 0..=count {
+            if awaited.recv().is_err() {
+                break;
+            }
+        }
+        Ok(agent)
+    }
+
+    /// Where it listens, UDP and TCP.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Puts `plan` in force. The cache and what was learnt about servers stay.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`]; the plan before it stays in force.
+    pub fn reload(&self, plan: Plan) -> Result<NeedsRestart, StartError> {
+        self.inner.reload(plan)
+    }
+
+    /// Notes that the newest configuration is refused, for those who ask whether all is well.
+    pub fn refuse(&self, why: String) {
+        self.inner.refuse(why);
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    /// Answers what is under way, within its time, and ends.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // The receivers are gone only if every thread has ended already.
+        drop(self.stop.send(true));
+        for worker in self.workers.drain(..) {
+            match worker.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a worker failed"),
+                Err(_) => tracing::error!("a worker panicked"),
+            }
+        }
+        if let Some(control) = self.control.take()
+            && control.join().is_err()
+        {
+            tracing::error!("the control thread panicked");
+        }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    pub(crate) fn reload(&self, plan: Plan) -> Result<NeedsRestart, StartError> {
+        let tls = tls_of(&plan)?;
+        let before = self.shared.active.load_full();
+        let mut fixed = Vec::new();
+        let (old, new) = (&before.plan.listen, &plan.listen);
+        if (&old.addresses, old.port) != (&new.addresses, new.port) {
+            fixed.push("listen");
+        }
+        if old.workers != new.workers {
+            fixed.push("listen.workers");
+        }
+        if before.plan.http != plan.http {
+            fixed.push("http");
+        }
+        self.shared.resolver.cache.resize(&plan.cache);
+        let active = Arc::new(Active::new(plan, Some(&before), self.shared.resolver.cache.epoch()));
+        self.shared.tls.store(Arc::new(tls));
+        self.shared.active.store(Arc::clone(&active));
+        self.plans.send_replace(active);
+        *self.refused() = None;
+        self.control_cells().reloads.bump(Reload::Accepted);
+        Ok(NeedsRestart(fixed))
+    }
+
+    pub(crate) fn refuse(&self, why: String) {
+        *self.refused() = Some(why);
+        self.control_cells().reloads.bump(Reload::Rejected);
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cells of those who reload: one at a time, the lock of `refused` sees to that.
+    fn control_cells(&self) -> &crate::metrics::Worker {
+        self.metrics.workers().last().expect("there is one writer for the control thread")
+    }
+
+    /// What keeps us from being ready, one line each.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let refused = self.refused().clone().map(|why| format!("the newest configuration is refused: {why}"));
+        refused.into_iter().collect()
+    }
+}
+
+/// How to speak TLS with each upstream that wants it.
+fn tls_of(plan: &Plan) -> Result<HashMap<String, Tls>, StartError> {
+    let mut all = HashMap::new();
+    for upstream in plan.upstreams.iter().filter(|it| it.protocol == Protocol::Tls) {
+        let made = Tls::new(upstream);
+        let made = made.map_err(|source| StartError::Tls { upstream: upstream.name.clone(), source })?;
+        all.extend(made.map(|tls| (upstream.name.clone(), tls)));
+    }
+    Ok(all)
+}
+
+fn gauges(shared: &Arc<Shared>) -> Gauges {
+    let resolver = || Arc::clone(&shared.resolver);
+    let (entries, bytes, flights) = (resolver(), resolver(), resolver());
+    let active = || Arc::clone(shared);
+    let (limit, up, outstanding, round_trip) = (active(), active(), active(), active());
+    Gauges {
+        build_info: Reader::series(|samples| samples.push(&[env!("CARGO_PKG_VERSION")], 1.0)),
+        cache_bytes: Reader::value(move || bytes.cache.usage().bytes as f64),
+        cache_limit_bytes: Reader::value(move || limit.active.load().plan.cache.memory as f64),
+        cache_entries: Reader::series(move |samples| {
+            let usage = entries.cache.usage();
+            samples.push(&["positive"], usage.positive as f64);
+            samples.push(&["negative"], usage.negative as f64);
+            samples.push(&["failure"], usage.failures as f64);
+        }),
+        in_flight: Reader::value(move || flights.in_flight() as f64),
+        upstream_up: Reader::series(move |samples| {
+            each_server(&up, |group, server| {
+                let healthy = group.health(server) == Health::Healthy;
+                samples.push(&[&group.name, &server.address.to_string()], f64::from(u8::from(healthy)));
+            });
+        }),
+        upstream_outstanding: Reader::series(move |samples| {
+            each_server(&outstanding, |group, server| {
+                samples.push(&[&group.name, &server.address.to_string()], server.outstanding().into());
+            });
+        }),
+        upstream_rtt: Reader::series(move |samples| {
+            each_server(&round_trip, |group, server| {
+                let known = server.round_trip().map_or(f64::NAN, |time| time.as_secs_f64());
+                samples.push(&[&group.name, &server.address.to_string()], known);
+            });
+        }),
+        ..Gauges::default()
+    }
+}
+
+fn each_server(shared: &Shared, mut show: impl FnMut(&crate::upstream::Group, &crate::upstream::Server)) {
+    for group in shared.active.load().upstreams.iter() {
+        for server in group.servers().iter() {
+            show(group, server);
+        }
+    }
+}
+
+// === impl StartError ===
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(error) => error.fmt(f),
+            Self::Thread(error) => write!(f, "a thread cannot be started: {error}"),
+            Self::Tls { upstream, source } => write!(f, "upstream {upstream}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl fmt::Display for NeedsRestart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(", "))
+    }
+}

@@ -1,0 +1,63 @@
+//! The cache in words: entries as rows for a dump. Off every query's path.
+
+use std::time::Instant;
+
+use hickory_proto::op::Message;
+
+use crate::cache::{self, Cache, Entry};
+use crate::dump::{DumpRow, Filter};
+use crate::wire::{Key, Rcode, name};
+
+/// The rows that `filter` means. The entries are collected first, by reference: no lock outlives a step, and a slow
+/// reader holds on to old entries at most.
+pub(super) fn rows(cache: &Cache, filter: &Filter) -> impl Iterator<Item = DumpRow> + Send + use<> {
+    let (epoch, now) = (cache.epoch(), Instant::now());
+    let qtype = filter.qtype;
+    let chosen: Vec<_> = cache
+        .entries(chosen(filter))
+        .filter(|(key, _)| qtype.is_none_or(|it| it == key.qtype()))
+        .take(filter.limit.unwrap_or(usize::MAX))
+        .collect();
+    chosen.into_iter().map(move |(key, entry)| row(&key, &entry, epoch, now))
+}
+
+/// Removes what `filter` means and says how many entries went.
+pub(super) fn flush(cache: &Cache, filter: &Filter) -> usize {
+    cache.flush(&chosen(filter))
+}
+
+fn chosen(filter: &Filter) -> cache::Filter {
+    cache::Filter { zone: filter.zone.clone(), name: filter.name.clone() }
+}
+
+fn row(key: &Key, entry: &Entry, epoch: Instant, now: Instant) -> DumpRow {
+    let (ttl_left, stale_left) = entry.remaining(epoch, now);
+    let kind = match (entry.rcode(), entry.is_negative()) {
+        (Rcode::NXDOMAIN, _) => "nxdomain",
+        (_, true) => "nodata",
+        (_, false) => "answer",
+    };
+    DumpRow {
+        name: name::escape(key.qname()).to_string(),
+        qtype: key.qtype().to_string(),
+        dnssec_ok: key.dnssec_ok(),
+        checking_disabled: key.checking_disabled(),
+        rcode: entry.rcode().to_string(),
+        kind: kind.to_owned(),
+        ttl_left: ttl_left as u32,
+        stale_left: stale_left as u32,
+        hits: entry.hits().into(),
+        bytes: entry.cost() as u64,
+        records: records(entry),
+    }
+}
+
+/// The answer's records in presentation form, by hickory's printer: it knows every type.
+fn records(entry: &Entry) -> Vec<String> {
+    let octets = entry.stored().octets();
+    match Message::from_vec(octets) {
+        Ok(message) => message.answers.iter().map(ToString::to_string).collect(),
+        // What it cannot read is shown as RFC 3597 section 5 shows what nobody knows.
+        Err(_) => vec![format!("\\# {} (not shown: the records cannot be printed)", octets.len())],
+    }
+}
