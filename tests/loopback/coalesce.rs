@@ -160,17 +160,17 @@ fn askers_of_one_flight_are_each_cut_to_their_size() {
 #[test]
 fn refreshes_and_misses_of_a_name_never_ask_side_by_side() {
     const DELAY: Duration = millis(150);
-    let upstream = Upstream::new(delayed(DELAY, encoded(1)));
-    let agent = Agent::start(&Config::new(&upstream).cache("prefetch: { hits: 2, at: 30% }"));
+    let upstream = Upstream::new(delayed(DELAY, encoded(2)));
+    let agent = Agent::start(&Config::new(&upstream).cache("prefetch: { hits: 2, at: 60% }"));
     let start = ask(agent.addr(), "a.test", A).at;
     for tick in 1..=900 {
-        // A pause of 1.5 s lets the name go stale in between.
-        let pause = if tick > 450 { millis(1500) } else { millis(0) };
+        // A pause of 2.5 s lets the name go stale in between.
+        let pause = if tick > 450 { millis(2500) } else { millis(0) };
         until(start + millis(5) * tick + pause);
         ask(agent.addr(), "a.test", A).assert_encodes("a.test").assert_ede(&[]);
     }
     let asked: Vec<Instant> = upstream.seen_of("a.test", A).iter().map(|it| it.at).collect();
-    assert!(asked.len() >= 5, "{}", upstream.history());
+    assert!(asked.len() >= 4, "{}", upstream.history());
     assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= DELAY), "{}", upstream.history());
 }
 
