@@ -3,6 +3,7 @@
 //! Answers are read by our own [`Message`] and by hickory-proto, an independent implementation; both must agree.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::ops::Deref;
@@ -34,7 +35,7 @@ pub struct Ask {
 }
 
 /// An answer, taken apart. Reads as the [`Message`] it is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Answer {
     message: Message,
     pub octets: Vec<u8>,
@@ -392,6 +393,19 @@ impl Deref for Answer {
 
     fn deref(&self) -> &Message {
         &self.message
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Message { flags, question, opts, .. } = &self.message;
+        let name = octets::text(&question[..question.len() - 4]);
+        write!(f, "{name} {:?} {:?} flags {flags:04x} rcode {} {opts:?}", self.transport, self.elapsed, self.rcode())?;
+        for record in self.records().take(12) {
+            let Rr { rtype, ttl, rdata, .. } = record;
+            write!(f, "\n  {} TYPE{rtype} ttl {ttl} {:02x?}", record.owner_text(), &rdata[..rdata.len().min(24)])?;
+        }
+        Ok(())
     }
 }
 
