@@ -34,6 +34,7 @@ pub use control::Host;
 /// The running agent. Dropped, it stops.
 pub struct Agent {
     inner: Arc<Inner>,
+    host: Arc<Host>,
     addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<io::Result<()>>>,
@@ -98,11 +99,12 @@ impl Agent {
         let metrics = Arc::new(Metrics::new(count + 1, gauges(&shared)));
         let (plans, followed) = watch::channel(active);
         let inner = Arc::new(Inner { shared: Arc::clone(&shared), metrics, plans, refused: Mutex::new(None) });
-        let mut agent = Self { inner, addresses, stop, workers: Vec::new(), control: None };
+        let host = Arc::new(host);
+        let mut agent = Self { inner, host: Arc::clone(&host), addresses, stop, workers: Vec::new(), control: None };
         let (ready, awaited) = mpsc::channel();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, ready, cells) = (Arc::clone(&shared), ready.clone(), agent.inner.metrics.worker(index));
-            let worker = move || worker::run(shared, sockets, cells, index, count, move || drop(ready.send(())));
+            let worker = move || worker::run(shared, sockets, cells, count, move || drop(ready.send(())));
             let thread = thread::Builder::new().name(format!("nodens-{index}")).spawn(worker);
             agent.workers.push(thread.map_err(StartError::Thread)?);
         }
@@ -133,9 +135,10 @@ impl Agent {
         self.inner.reload(plan)
     }
 
-    /// Notes that the newest configuration is refused, for those who ask whether all is well.
-    pub fn refuse(&self, why: String) {
-        self.inner.refuse(why);
+    /// Reads the configuration again and puts it in force, or logs why not and stays with the plan before it.
+    pub fn reload_from_host(&self) {
+        // What came of it has been logged, and readiness shows it.
+        drop(control::reload_from(&self.inner, &self.host));
     }
 
     /// What it counts.

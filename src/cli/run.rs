@@ -1,6 +1,17 @@
-//! `nodens run`: the agent.
+//! `nodens run`: the agent, its signals, its log.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use super::{ConfigFile, Exit};
+use crate::plan::{Log, LogFormat};
+use crate::run::{Agent, Host};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -16,14 +27,123 @@ pub(super) struct Args {
 }
 
 pub(super) fn execute(args: &Args) -> Exit {
-    match args.config.load() {
-        Ok(_plan) => {
-            anstream::eprintln!("nodens: this build contains no agent");
-            Exit::Failed
-        }
+    let plan = match args.config.load() {
+        Ok(plan) => plan,
         Err(errors) => {
             anstream::eprintln!("{errors}");
+            return Exit::Failed;
+        }
+    };
+    let level = start_log(plan.log);
+    raise_descriptor_limit();
+    let file = args.config.clone();
+    let host = Host {
+        load: Box::new(move || file.load().map_err(|errors| errors.to_string())),
+        set_log_level: Box::new(move |wanted| set_level(&level, wanted)),
+    };
+    match Agent::start_on(plan, host) {
+        Ok(agent) => serve(agent, args.config.config.as_deref()),
+        Err(error) => {
+            anstream::eprintln!("nodens: {error}");
             Exit::Failed
         }
+    }
+}
+
+/// Serves until a signal says otherwise.
+fn serve(agent: Agent, file: Option<&Path>) -> Exit {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime.and_then(|runtime| runtime.block_on(heed_signals(&agent, file)));
+    match ended {
+        Ok(()) => {
+            agent.stop();
+            tracing::info!("stopped");
+            Exit::Done
+        }
+        Err(error) => {
+            anstream::eprintln!("nodens: signals cannot be heard: {error}");
+            Exit::Failed
+        }
+    }
+}
+
+async fn heed_signals(agent: &Agent, file: Option<&Path>) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let addresses: Vec<String> = agent.addresses().iter().map(ToString::to_string).collect();
+    tracing::info!(listen = addresses.join(" "), "serving");
+    let (changed, mut changes) = tokio::sync::mpsc::channel(1);
+    let watching = file.map(|file| tokio::spawn(watch_file(file.to_owned(), changed)));
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => agent.reload_from_host(),
+            Some(()) = changes.recv() => agent.reload_from_host(),
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
+    }
+    if let Some(task) = watching {
+        task.abort();
+    }
+    tracing::info!("stopping: what is waiting gets its answer");
+    Ok(())
+}
+
+/// Time a file must have been quiet: an editor or the kubelet touches it more than once.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Tells `changed` whenever the content of `file` may have changed.
+async fn watch_file(file: PathBuf, changed: tokio::sync::mpsc::Sender<()>) {
+    let read = || std::fs::read(&file).ok();
+    let mut content = read();
+    let mut watcher = match crate::discover::FileWatcher::new(&file) {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            tracing::warn!(file = %file.display(), %error, "changes of the file are not noticed; SIGHUP reloads");
+            return;
+        }
+    };
+    while watcher.changed().await.is_ok() {
+        tokio::time::sleep(QUIET).await;
+        let new = read();
+        // A file that is gone for the moment is about to be replaced.
+        if new.is_some() && new != content {
+            content = new;
+            if changed.send(()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+type LevelHandle = reload::Handle<LevelFilter, Registry>;
+
+/// Logs to standard error as `plan` says. A second agent in this process shares the first one's log.
+fn start_log(plan: Log) -> LevelHandle {
+    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(plan.level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match plan.format {
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Text => registry.with(lines.with_ansi(ansi)).try_init(),
+    };
+    drop(started);
+    handle
+}
+
+fn set_level(handle: &LevelHandle, wanted: &str) -> Result<(), String> {
+    let level: LevelFilter = wanted.parse().map_err(|_| format!("`{wanted}` is no log level"))?;
+    handle.reload(level).map_err(|error| error.to_string())
+}
+
+/// Descriptors cost nothing until they are used; upstream ports and connections of a busy node need more than 1,024.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it is");
     }
 }

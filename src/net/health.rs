@@ -76,8 +76,8 @@ async fn probe(
     dice: &mut StdRng,
 ) -> Option<Duration> {
     let key = Key::new(group.health_check.name.as_wire(), Type::NS, false, false)?;
-    let mut query = [0; 512];
-    let length = compose::upstream_query(&key, id, None, !group.is_plain(server, Instant::now()), &mut query);
+    let mut query = [0; compose::QUERY_MAX];
+    let length = compose::upstream_query(&key, id, None, !group.is_plain(server, Instant::now()), &mut query)?;
     let begun = Instant::now();
     if group.protocol == Protocol::Udp {
         let asked = Asked { query: &query[..length], transport: Transport::Udp, exact_case: false };

@@ -119,12 +119,13 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
 
 /// The octets of the question of `flight`, with an ID, and where asked for letters, nobody can guess.
 fn query(worker: &Worker, flight: &Flight<Guest>, edns: Edns) -> Box<[u8]> {
-    let mut octets = [0; 512];
+    let mut octets = [0; compose::QUERY_MAX];
     let (id, case) = worker.with_dice(|dice| {
         let case = flight.group.random_case.then(|| [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()]);
         (dice.next_u32() as u16, case)
     });
     let length = compose::upstream_query(flight.key(), id, case, edns == Edns::With, &mut octets);
+    let length = length.expect("QUERY_MAX octets are enough for every query");
     octets[..length].into()
 }
 

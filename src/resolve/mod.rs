@@ -594,7 +594,7 @@ fn render(entry: &Entry, asker: &Asker<'_>, want: Want, ttl: TtlRule, lifetimes:
 
 /// The name of the zone with so many labels that the question lies in.
 fn apex<'a>(asker: &Asker<'a>, labels: usize) -> &'a [u8] {
-    let qname = asker.qname();
+    let qname = asker.question.split_last_chunk::<4>().map_or(&[][..], |(qname, _)| qname);
     name::suffixes(qname).nth(name::label_count(qname).saturating_sub(labels)).unwrap_or(&[0])
 }
 

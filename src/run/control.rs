@@ -46,7 +46,7 @@ const PROBE_PORTS: usize = 16;
 /// Runs until the agent stops.
 pub(super) fn run(
     inner: &Arc<Inner>,
-    host: Host,
+    host: Arc<Host>,
     own: Vec<SocketAddr>,
     mut plans: watch::Receiver<Arc<Active>>,
     mut stopping: watch::Receiver<bool>,
@@ -65,7 +65,7 @@ pub(super) fn run(
         let streams = StreamPool::new(rand::make_rng(), Limits::default(), counters);
         let shared = Arc::clone(&inner.shared);
         tokio::task::spawn_local(health::watch(Arc::clone(&shared), udp, streams, rand::make_rng()));
-        serve_endpoints(inner, Arc::new(host));
+        serve_endpoints(inner, host);
         let mut follow = JoinSet::new();
         let active = plans.borrow_and_update().clone();
         follow_members(&mut follow, &active, &own);
