@@ -6,9 +6,13 @@
 //!
 //! Read first: RFC 1035 section 5.1, RFC 4343 section 2.1.
 
+mod records;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use records::records;
 
 use crate::wire::{Name, Type};
 
@@ -36,7 +40,7 @@ pub struct DumpRow {
     pub hits: u64,
     /// What it takes up, bookkeeping included.
     pub bytes: u64,
-    /// The records in presentation form.
+    /// The records in presentation form, as [`records`] writes them.
     pub records: Vec<String>,
 }
 

@@ -279,7 +279,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::wire::Transport;
+    use crate::wire::{Refusal, Transport};
 
     #[test]
     fn cells_of_all_workers_are_added_up() {
@@ -302,7 +302,7 @@ mod tests {
             worker.responses.bump(Reply::of(rcode));
         }
         for millis in 0..10_000 {
-            worker.latency.observe(Outcome::Miss, Duration::from_millis(millis));
+            worker.latency.record(Outcome::Miss, Duration::from_millis(millis));
         }
         assert_eq!(metrics.render().lines().count(), before);
     }
@@ -319,7 +319,7 @@ mod tests {
         let metrics = Metrics::new(1, Gauges::default());
         let worker = metrics.worker(0);
         for micros in [50, 51, 1_800_000, 60_000_000] {
-            worker.latency.observe(Outcome::Stale, Duration::from_micros(micros));
+            worker.latency.record(Outcome::Stale, Duration::from_micros(micros));
         }
         let text = metrics.render();
         for (bound, count) in [("0.00005", 1), ("0.0001", 2), ("1", 2), ("1.9", 3), ("8", 3), ("+Inf", 4)] {
@@ -328,6 +328,28 @@ mod tests {
         }
         assert!(text.contains("nodens_response_seconds_count{outcome=\"stale\"} 4\n"), "{text}");
         assert!(text.contains("nodens_response_seconds_sum{outcome=\"stale\"} 61.800101\n"), "{text}");
+    }
+
+    #[test]
+    fn a_batch_counts_as_its_members_one_by_one() {
+        let (batch, single) = (Metrics::new(1, Gauges::default()), Metrics::new(1, Gauges::default()));
+        batch.worker(0).latency.record_many(Outcome::Hit, Duration::from_micros(70), 3);
+        for _ in 0..3 {
+            single.worker(0).latency.record(Outcome::Hit, Duration::from_micros(70));
+        }
+        assert_eq!(batch.render(), single.render());
+        assert!(batch.render().contains("nodens_response_seconds_count{outcome=\"hit\"} 3\n"));
+    }
+
+    #[test]
+    fn every_refusal_of_the_wire_has_a_series() {
+        for refusal in Refusal::ALL {
+            let known = match refusal.rcode() {
+                Some(_) => Refused::of_label(refusal.label()).is_some(),
+                None => Drop::of_label(refusal.label()).is_some(),
+            };
+            assert!(known, "{refusal:?}");
+        }
     }
 
     #[test]

@@ -6,33 +6,35 @@ use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::{ConfigFile, Exit};
+use crate::config::ConfigErrors;
 use crate::control::{PATH, Request};
 
 /// Time without a line after which the agent counts as gone.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// How to find the agent.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Agent {
-    /// Control socket of the agent [default: `http.control` of the configuration, else /run/nodens/control.sock]
+/// Which agent: the socket, else the one its configuration names, else /run/nodens/control.sock.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Agent {
+    /// The agent's control socket.
     #[arg(long, value_name = "SOCKET")]
-    pub control: Option<PathBuf>,
-    /// Configuration the agent runs with
-    #[arg(short, long, value_name = "FILE", env = "NODENS_CONFIG")]
-    pub config: Option<PathBuf>,
+    pub(super) control: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) config: ConfigFile,
 }
 
 /// Why a command could not be carried out.
 #[derive(Debug)]
-pub enum Trouble {
+pub(super) enum Trouble {
+    /// The configuration is wrong.
+    Config(ConfigErrors),
     /// The output is closed, as by `| head`: nobody wants more.
     Enough,
-    /// The agent refuses, the configuration does, or the output; the reason.
+    /// The agent refuses, or the output; the reason.
     Refused(String),
     /// No agent behind this socket.
     Unreachable(PathBuf, io::Error),
@@ -41,20 +43,21 @@ pub enum Trouble {
 // === impl Agent ===
 
 impl Agent {
-    /// The agent's socket. `configured` reads `http.control` from a configuration file.
+    /// The agent's socket.
     ///
     /// # Errors
-    /// [`Trouble::Refused`] if the configuration cannot be read.
-    pub fn socket(
-        &self,
-        configured: impl FnOnce(&Path) -> Result<Option<PathBuf>, String>,
-    ) -> Result<PathBuf, Trouble> {
-        let default = || PathBuf::from(PATH);
-        match (&self.control, &self.config) {
-            (Some(control), _) => Ok(control.clone()),
-            (None, Some(file)) => Ok(configured(file).map_err(Trouble::Refused)?.unwrap_or_else(default)),
-            (None, None) => Ok(default()),
+    /// [`Trouble::Config`] if the configuration has to be read for it, and cannot.
+    pub(super) fn socket(&self) -> Result<PathBuf, Trouble> {
+        if let Some(control) = &self.control {
+            return Ok(control.clone());
         }
+        if self.config.config.is_some() {
+            let plan = self.config.load().map_err(Trouble::Config)?;
+            if let Some(control) = &plan.http.control {
+                return Ok(control.clone());
+            }
+        }
+        Ok(PATH.into())
     }
 }
 
@@ -62,7 +65,7 @@ impl Agent {
 ///
 /// # Errors
 /// [`Trouble`]: nobody there or gone before the last line, an error line, or an error of `on_row`.
-pub fn ask(
+pub(super) fn ask(
     socket: &Path,
     request: &Request,
     mut on_row: impl FnMut(&str, Value) -> Result<(), Trouble>,
@@ -90,22 +93,23 @@ pub fn ask(
 // === impl Trouble ===
 
 impl Trouble {
-    /// Exit status: 0 done, 1 wrong input, 3 the agent cannot be reached.
-    pub fn status(&self) -> u8 {
+    /// How the command ends.
+    pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Enough => 0,
-            Self::Refused(_) => 1,
-            Self::Unreachable(..) => 3,
+            Self::Config(_) | Self::Refused(_) => Exit::Failed,
+            Self::Enough => Exit::Done,
+            Self::Unreachable(..) => Exit::Unreachable,
         }
     }
 
-    /// Says it in one line on standard error and becomes the exit code.
-    pub fn report(&self) -> ExitCode {
-        if !matches!(self, Self::Enough) {
-            // With standard error closed as well there is nobody to tell.
-            let _ = writeln!(anstream::stderr(), "nodens: {self}");
+    /// Says it on standard error.
+    pub(super) fn report(&self) -> Exit {
+        match self {
+            Self::Config(errors) => anstream::eprintln!("{errors}"),
+            Self::Enough => {}
+            Self::Refused(_) | Self::Unreachable(..) => anstream::eprintln!("nodens: {self}"),
         }
-        self.status().into()
+        self.exit()
     }
 }
 
@@ -122,6 +126,7 @@ impl From<io::Error> for Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Config(errors) => write!(f, "{errors}"),
             Self::Enough => f.write_str("the output is closed"),
             Self::Refused(why) => f.write_str(&printable(why)),
             Self::Unreachable(socket, error) => {
@@ -140,7 +145,7 @@ impl fmt::Display for Trouble {
 }
 
 /// `text` without anything a terminal would act on: control characters as `\DDD` (RFC 1035 section 5.1).
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
         if letter.is_control() {
@@ -150,4 +155,32 @@ pub fn printable(text: &str) -> String {
         }
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_socket_is_the_named_one_else_the_configured_one_else_the_usual_one() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let zones = "upstreams: { up: { servers: [192.0.2.1] } }\nzones: { \".\": { upstream: up } }\n";
+        let with = file("with.yaml", &format!("{zones}http: {{ control: /a.sock }}\n"));
+        let wrong = file("wrong.yaml", "zone: 1\n");
+        let find = |control: Option<&str>, config: Option<&Path>| {
+            let config = ConfigFile { config: config.map(Path::to_owned) };
+            Agent { control: control.map(PathBuf::from), config }.socket()
+        };
+        assert_eq!(find(Some("/b.sock"), Some(&with)).expect("named"), Path::new("/b.sock"));
+        assert_eq!(find(None, Some(&with)).expect("configured"), Path::new("/a.sock"));
+        assert_eq!(find(None, None).expect("the usual one"), Path::new("/run/nodens/control.sock"));
+        assert_eq!(find(None, Some(&wrong)).expect_err("no such key").exit(), Exit::Failed);
+    }
 }

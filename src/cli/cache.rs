@@ -2,105 +2,88 @@
 //!
 //! Names and records are printable whatever octets a client asked for: escaped by the agent, and once more here.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-
 use anstyle::Style;
+use std::io::{self, Write};
 
+use super::Exit;
 use super::agent::{Agent, Trouble, ask, printable};
 use crate::control::{Request, Which};
 use crate::dump::DumpRow;
 
-/// Shows or empties the cache of a running agent
-#[derive(Clone, Debug, clap::Args)]
-pub struct CacheArgs {
-    /// What to do.
-    #[command(subcommand)]
-    pub action: Action,
-}
-
-/// What to do with the cache.
 #[derive(Clone, Debug, clap::Subcommand)]
-pub enum Action {
-    /// Prints the entries: name, type, lifetime left, hits, size, records
-    #[command(after_help = "\
-Examples:
-  nodens cache dump --zone cluster.local
-  nodens cache dump --name kubernetes.default.svc.cluster.local --type A
-  nodens cache dump --json | jq -r 'select(.hits > 100) | .name'")]
+pub(super) enum Command {
+    /// Print what is cached.
+    #[command(after_help = "Examples:
+  nodens cache dump                            everything, as a table
+  nodens cache dump --zone cluster.local       what lies in one zone
+  nodens cache dump --name example.com --json  one name, for jq")]
     Dump {
-        /// Which entries.
         #[command(flatten)]
         which: WhichArgs,
-        /// Only entries of this type, such as AAAA
+        /// Only entries of this type, such as AAAA.
         #[arg(long = "type", value_name = "TYPE")]
         qtype: Option<String>,
-        /// At most so many entries
+        /// At most so many entries.
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
-        /// One JSON object a line
+        /// Print JSON, an object a line.
         #[arg(long)]
         json: bool,
-        /// The agent.
         #[command(flatten)]
         agent: Agent,
     },
-    /// Forgets entries, all of them without --zone and --name; the next question goes to the upstream
+    /// Forget what is cached; the next query asks upstream.
+    #[command(after_help = "Examples:
+  nodens cache flush                         everything
+  nodens cache flush --zone corp.example     a name and all below it
+  nodens cache flush --name www.example.com  one name, all types")]
     Flush {
-        /// Which entries.
         #[command(flatten)]
         which: WhichArgs,
-        /// The agent.
         #[command(flatten)]
         agent: Agent,
     },
 }
 
-/// Which names.
+/// The part of the cache that is meant; all of it if nothing is said.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct WhichArgs {
-    /// Only this name and all below it
-    #[arg(long, value_name = "ZONE")]
-    pub zone: Option<String>,
-    /// Only this very name
-    #[arg(long, value_name = "NAME", conflicts_with = "zone")]
-    pub name: Option<String>,
+pub(super) struct WhichArgs {
+    /// This name and all names below it.
+    #[arg(long, value_name = "ZONE", conflicts_with = "name")]
+    pub(super) zone: Option<String>,
+    /// This name alone.
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
 }
 
-/// Carries out `args`. `configured` reads `http.control` from a configuration file.
-pub fn run(args: CacheArgs, configured: impl FnOnce(&Path) -> Result<Option<PathBuf>, String>) -> ExitCode {
-    match carry_out(args, configured, &mut anstream::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
+pub(super) fn execute(command: &Command) -> Exit {
+    match carry_out(command, &mut anstream::stdout().lock()) {
+        Ok(()) => Exit::Done,
         Err(trouble) => trouble.report(),
     }
 }
 
-fn carry_out(
-    args: CacheArgs,
-    configured: impl FnOnce(&Path) -> Result<Option<PathBuf>, String>,
-    out: &mut impl Write,
-) -> Result<(), Trouble> {
-    match args.action {
-        Action::Dump { which, qtype, limit, json, agent } => {
-            let request = Request::Dump(Which { qtype, limit, ..which.into() });
-            let socket = agent.socket(configured)?;
-            if json {
+fn carry_out(command: &Command, out: &mut impl Write) -> Result<(), Trouble> {
+    match command {
+        Command::Dump { which, qtype, limit, json, agent } => {
+            let request = Request::Dump(Which { qtype: qtype.clone(), limit: *limit, ..which.into() });
+            let socket = agent.socket()?;
+            if *json {
                 ask(&socket, &request, |line, _| Ok(writeln!(out, "{line}")?))?;
             } else {
                 let mut rows = Vec::new();
                 ask(&socket, &request, |_, row| {
                     let row = serde_json::from_value::<DumpRow>(row);
                     rows.push(
-                        row.map_err(|error| Trouble::Refused(format!("the agent speaks another version: {error}")))?,
+                        row.map_err(|error| Trouble::Refused(format!("the agent is of another version: {error}")))?,
                     );
                     Ok(())
                 })?;
                 print_table(&rows, out)?;
             }
         }
-        Action::Flush { which, agent } => {
-            let end = ask(&agent.socket(configured)?, &Request::Flush(which.into()), |_, _| Ok(()))?;
+        Command::Flush { which, agent } => {
+            let end = ask(&agent.socket()?, &Request::Flush(which.into()), |_, _| Ok(()))?;
             let flushed = end["flushed"].as_u64().unwrap_or_default();
             let entries = if flushed == 1 { "entry" } else { "entries" };
             writeln!(out, "{flushed} {entries} flushed")?;
@@ -202,9 +185,9 @@ fn size(bytes: u64) -> String {
     }
 }
 
-impl From<WhichArgs> for Which {
-    fn from(args: WhichArgs) -> Self {
-        Self { zone: args.zone, name: args.name, ..Self::default() }
+impl From<&WhichArgs> for Which {
+    fn from(args: &WhichArgs) -> Self {
+        Self { zone: args.zone.clone(), name: args.name.clone(), ..Self::default() }
     }
 }
 
@@ -222,8 +205,8 @@ mod tests {
 
     #[derive(Parser)]
     struct Line {
-        #[command(flatten)]
-        cache: CacheArgs,
+        #[command(subcommand)]
+        command: Command,
     }
 
     #[test]
@@ -259,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_name_is_status_1_and_no_agent_status_3() {
+    fn a_bad_name_is_a_failure_and_no_agent_is_told_apart() {
         let agent = FakeAgent::start();
         let refused = agent.run(&["flush", "--name", "a..b"]).expect_err("no name");
-        assert_eq!(refused.status(), 1, "{refused}");
+        assert_eq!(refused.exit(), Exit::Failed, "{refused}");
         assert!(refused.to_string().starts_with("name: "), "{refused}");
         let nowhere = agent.folder.path().join("nowhere\n.sock");
         let trouble = run_line(&["dump", "--control", nowhere.to_str().expect("text")]).expect_err("nobody there");
-        assert_eq!(trouble.status(), 3);
+        assert_eq!(trouble.exit(), Exit::Unreachable);
         let said = trouble.to_string();
         assert!(said.contains("nowhere\\010.sock cannot be reached") && said.lines().count() == 1, "{said}");
     }
@@ -276,10 +259,10 @@ mod tests {
         let agent = FakeAgent::start();
         let to = |kind| {
             let line = Line::parse_from(["cache", "dump", "--json", "--control", &agent.path]);
-            carry_out(line.cache, |_| Ok(None), &mut Closed(kind)).expect_err("nothing can be written").status()
+            carry_out(&line.command, &mut Closed(kind)).expect_err("nothing can be written").exit()
         };
-        assert_eq!(to(io::ErrorKind::BrokenPipe), 0);
-        assert_eq!(to(io::ErrorKind::StorageFull), 1);
+        assert_eq!(to(io::ErrorKind::BrokenPipe), Exit::Done);
+        assert_eq!(to(io::ErrorKind::StorageFull), Exit::Failed);
     }
 
     #[test]
@@ -292,25 +275,8 @@ mod tests {
             writeln!(stream, "{}", serde_json::to_string(&www()).expect("plain data")).expect("sent");
         });
         let trouble = run_line(&["dump", "--control", path.to_str().expect("text")]).expect_err("cut off");
-        assert_eq!(trouble.status(), 3, "{trouble}");
+        assert_eq!(trouble.exit(), Exit::Unreachable, "{trouble}");
         agent.join().expect("no panic");
-    }
-
-    #[test]
-    fn the_socket_is_the_named_one_else_the_configured_one_else_the_usual_one() {
-        let agent = |control: Option<&str>, config: Option<&str>| {
-            let agent = Agent { control: control.map(PathBuf::from), config: config.map(PathBuf::from) };
-            agent.socket(|file| match file.to_str() {
-                Some("a.yaml") => Ok(Some("/a.sock".into())),
-                Some("none.yaml") => Ok(None),
-                _ => Err("no such file".to_owned()),
-            })
-        };
-        assert_eq!(agent(Some("/b.sock"), Some("a.yaml")).expect("found"), Path::new("/b.sock"));
-        assert_eq!(agent(None, Some("a.yaml")).expect("found"), Path::new("/a.sock"));
-        assert_eq!(agent(None, Some("none.yaml")).expect("found"), Path::new("/run/nodens/control.sock"));
-        assert_eq!(agent(None, None).expect("found"), Path::new("/run/nodens/control.sock"));
-        assert_eq!(agent(None, Some("b.yaml")).expect_err("no such file").status(), 1);
     }
 
     #[test]
@@ -376,7 +342,7 @@ mod tests {
     fn run_line(line: &[&str]) -> Result<String, Trouble> {
         let line = Line::parse_from(std::iter::once(&"cache").chain(line));
         let mut out = anstream::StripStream::new(Vec::new());
-        carry_out(line.cache, |_| Ok(None), &mut out)?;
+        carry_out(&line.command, &mut out)?;
         Ok(String::from_utf8(out.into_inner()).expect("text"))
     }
 

@@ -11,9 +11,9 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::process::ExitCode;
 use std::time::Instant;
 
+use super::Exit;
 use crate::config;
 use crate::run::Agent;
 
@@ -34,10 +34,15 @@ const USUAL_PORT: u16 = 1053;
 /// Ports tried until one is free for UDP and TCP both.
 const PORT_ATTEMPTS: usize = 16;
 
-/// Show what Nodens does, in ten seconds: one process, no root, no network.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub struct Demo {
-    /// Skip the tour, leave everything running and print `dig` lines to try.
+#[command(after_help = "Examples:
+  nodens demo                   a tour: hit, miss, route, search noise, outage, recovery
+  nodens demo --serve           no tour: leave everything running, and ask it with dig
+  nodens demo --print-config    the tour, and the configuration that it runs with
+
+Exit codes: 0 if every step of the tour was right, 1 if one was not.")]
+pub(super) struct Args {
+    /// Skip the tour, leave everything running and print lines for dig.
     #[arg(long)]
     serve: bool,
     /// Show the configuration that the agent runs with.
@@ -54,23 +59,21 @@ struct Stage {
     yaml: String,
 }
 
-// === impl Demo ===
-
-impl Demo {
-    /// Runs the tour, or serves until Ctrl-C. 0 if every step was right, 1 if one was not or nothing could start.
-    pub fn run(self) -> ExitCode {
-        match self.play(&mut Screen::new(anstream::stdout())) {
-            Ok(code) => code,
-            // Whoever stopped reading has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            Err(error) => {
-                eprintln!("nodens demo: {error}");
-                ExitCode::FAILURE
-            }
+/// Runs the tour, or serves until Ctrl-C. Fails if a step was not right or nothing could start.
+pub(super) fn execute(args: &Args) -> Exit {
+    args.play(&mut Screen::new(anstream::stdout())).unwrap_or_else(|error| {
+        // Whoever stopped reading has seen enough.
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            anstream::eprintln!("nodens demo: {error}");
         }
-    }
+        Exit::Failed
+    })
+}
 
-    fn play(self, screen: &mut Screen<impl Write>) -> io::Result<ExitCode> {
+// === impl Args ===
+
+impl Args {
+    fn play(self, screen: &mut Screen<impl Write>) -> io::Result<Exit> {
         let began = Instant::now();
         screen.title("Nodens demo", "one process, no root, no network")?;
         let stage = Stage::set(if self.serve { USUAL_PORT } else { 0 })?;
@@ -82,7 +85,7 @@ impl Demo {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let code = if self.serve {
             runtime.block_on(serve::until_interrupted(stage.address, &stage.cluster, screen))?;
-            ExitCode::SUCCESS
+            Exit::Done
         } else {
             let mut tour = Tour::new(stage.address, &stage.cluster, &stage.technitium, screen);
             let ended = runtime.block_on(tour.take());
@@ -90,13 +93,13 @@ impl Demo {
             match ended {
                 Ok(()) => {
                     stage.sum_up(tally, began, screen)?;
-                    ExitCode::SUCCESS
+                    Exit::Done
                 }
                 Err(Ended::Screen(error)) => return Err(error),
                 Err(Ended::Wrong { asked, wanted, got }) => {
                     screen.failure(&asked, &wanted, &got)?;
-                    eprintln!("nodens demo: this step failed: {}: wanted {wanted}, got {got}", asked.trim());
-                    ExitCode::FAILURE
+                    anstream::eprintln!("nodens demo: this step failed: {}: wanted {wanted}, got {got}", asked.trim());
+                    Exit::Failed
                 }
             }
         };

@@ -4,10 +4,10 @@
 //! one module with an `Args` and one function that returns an [`Exit`].
 
 mod agent;
-pub mod cache;
+mod cache;
 mod check;
 mod completions;
-pub mod demo;
+mod demo;
 mod man;
 mod run;
 
@@ -52,9 +52,10 @@ enum Command {
     /// Check a configuration and print the plan in words.
     Check(check::Args),
     /// See Nodens work: no root, no network, nothing to set up.
-    Demo(demo::Demo),
+    Demo(demo::Args),
     /// Look into the cache of a running agent, or empty it.
-    Cache(cache::CacheArgs),
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// Print completions for a shell.
     Completions(completions::Args),
     /// Print the manual page, for `man -l -`.
@@ -83,18 +84,12 @@ pub fn main() -> ExitCode {
     let exit = match Cli::parse().command {
         Command::Run(args) => run::execute(&args),
         Command::Check(args) => check::execute(&args),
-        Command::Demo(args) => return args.run(),
-        Command::Cache(args) => return cache::run(args, control_socket_of),
+        Command::Demo(args) => demo::execute(&args),
+        Command::Cache(command) => cache::execute(&command),
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),
     };
     exit.into()
-}
-
-/// The control socket that the configuration at `path` names.
-fn control_socket_of(path: &Path) -> Result<Option<PathBuf>, String> {
-    let plan = config::load(path, &|name| std::env::var(name).ok()).map_err(|errors| errors.to_string())?;
-    Ok(plan.http.control.clone())
 }
 
 /// The option by which commands find the configuration.

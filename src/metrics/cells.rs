@@ -137,15 +137,20 @@ impl<L: Label, const N: usize> Default for By<L, N> {
 
 impl<L: Label, const N: usize> Latency<L, N> {
     /// Counts that a `label` took `elapsed`. For the thread of this worker only.
-    pub fn observe(&self, label: L, elapsed: Duration) {
+    pub fn record(&self, label: L, elapsed: Duration) {
+        self.record_many(label, elapsed, 1);
+    }
+
+    /// Counts that `n` of `label`, a batch sent at once, took `elapsed` each. For the thread of this worker only.
+    pub fn record_many(&self, label: L, elapsed: Duration, n: u64) {
         let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         let cells = &self.0[label.index()];
         // From the short end: hits, which are the many, leave after one comparison.
         match BOUNDS.iter().position(|bound| nanoseconds <= *bound) {
-            Some(at) => cells.counts[at].bump(),
-            None => cells.beyond.bump(),
+            Some(at) => cells.counts[at].add(n),
+            None => cells.beyond.add(n),
         }
-        cells.nanoseconds.add(nanoseconds);
+        cells.nanoseconds.add(nanoseconds.saturating_mul(n));
     }
 }
 

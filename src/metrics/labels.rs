@@ -138,28 +138,51 @@ labels! {
         Response = ["response"],
         /// The kernel did not take the reply.
         SendFailed = ["send_failed"],
+        /// Less than a header.
+        Short = ["short"],
         /// Too many wait for the same answer.
         TooManyWaiters = ["too_many_waiters"],
     }
 
-    /// Why a query was answered with an error at once.
+    /// Why a query was answered with an error at once: the labels of [`Refusal`](crate::wire::Refusal) that have an
+    /// rcode, and what is refused for reasons of ours.
     Refused ["reason"] {
-        /// EDNS of a version above 0 (RFC 6891 section 6.1.3).
-        BadVersion = ["bad_version"],
-        /// A class other than IN.
+        /// A record of the additional section cannot be read.
+        Additional = ["additional"],
+        /// The class is neither IN nor NONE.
         Class = ["class"],
-        /// FORMERR.
-        Malformed = ["malformed"],
-        /// A type no cache answers: transfers, TKEY and the like.
-        MetaType = ["meta_type"],
+        /// The class is NONE.
+        ClassNone = ["class_none"],
+        /// A COOKIE option of impossible length.
+        Cookie = ["cookie"],
+        /// Records in the answer or authority section.
+        ForeignSection = ["foreign_section"],
+        /// A tcp-keepalive option with a timeout.
+        Keepalive = ["keepalive"],
+        /// Octets behind the last record.
+        LeftOver = ["left_over"],
         /// RD=0 and nothing at hand.
         NonRecursive = ["non_recursive"],
-        /// An opcode other than QUERY.
+        /// Not a standard query.
         Opcode = ["opcode"],
+        /// Two OPT records, one with an owner, or one whose options cannot be read.
+        Opt = ["opt"],
         /// Anything else.
         Other = ["other"],
         /// The zone says so.
         Policy = ["policy"],
+        /// The question cannot be read.
+        Question = ["question"],
+        /// Not exactly one question.
+        QuestionCount = ["question_count"],
+        /// A TSIG that is not the last record.
+        Tsig = ["tsig"],
+        /// A type nobody may ask for.
+        TypeInvalid = ["type_invalid"],
+        /// A transfer, or another type that is no data.
+        TypeMeta = ["type_meta"],
+        /// EDNS of a version above 0.
+        Version = ["version"],
     }
 
     /// How a question to a server ended.

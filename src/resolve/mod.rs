@@ -408,7 +408,7 @@ impl<W: Waiter> Resolver<W> {
         let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
         for parked in parked {
             count.stale_answers.bump();
-            count.latency.observe(metrics::Outcome::Stale, now.saturating_duration_since(parked.since));
+            count.latency.record(metrics::Outcome::Stale, now.saturating_duration_since(parked.since));
             if let Rendered::Reply(length) = render(entry, &parked.waiter.asker(), parked.want, stale, lifetimes, out) {
                 parked.waiter.answer(&out[..length]);
             }
@@ -453,7 +453,7 @@ impl<W: Waiter> Resolver<W> {
                 self.cache.store_failure(ticket.key(), rcode, ede, silent, &lifetimes, now);
                 count.stored.bump(Stored::Failure);
                 for parked in ticket.land() {
-                    count.latency.observe(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
+                    count.latency.record(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
                     if let Some(length) = compose::failure(&parked.waiter.asker(), rcode, ede, out) {
                         parked.waiter.answer(&out[..length]);
                     }
@@ -486,7 +486,7 @@ impl<W: Waiter> Resolver<W> {
             let asker = parked.waiter.asker();
             match render(entry, &asker, parked.want, TtlRule::Age(0), lifetimes, out) {
                 Rendered::Reply(length) => {
-                    count.latency.observe(metrics::Outcome::Miss, waited);
+                    count.latency.record(metrics::Outcome::Miss, waited);
                     parked.waiter.answer(&out[..length]);
                 }
                 Rendered::AskItself => {

@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use hickory_proto::op::Message;
-
 use crate::cache::{self, Cache, Entry};
-use crate::dump::{DumpRow, Filter};
+use crate::dump::{self, DumpRow, Filter};
 use crate::wire::{Key, Rcode, name};
 
 /// The rows that `filter` means. The entries are collected first, by reference: no lock outlives a step, and a slow
@@ -48,16 +46,6 @@ fn row(key: &Key, entry: &Entry, epoch: Instant, now: Instant) -> DumpRow {
         stale_left: stale_left as u32,
         hits: entry.hits().into(),
         bytes: entry.cost() as u64,
-        records: records(entry),
-    }
-}
-
-/// The answer's records in presentation form, by hickory's printer: it knows every type.
-fn records(entry: &Entry) -> Vec<String> {
-    let octets = entry.stored().octets();
-    match Message::from_vec(octets) {
-        Ok(message) => message.answers.iter().map(ToString::to_string).collect(),
-        // What it cannot read is shown as RFC 3597 section 5 shows what nobody knows.
-        Err(_) => vec![format!("\\# {} (not shown: the records cannot be printed)", octets.len())],
+        records: dump::records(entry.stored().octets()),
     }
 }

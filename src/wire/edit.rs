@@ -6,7 +6,7 @@
 //!
 //! Read first: RFC 2308 section 2.2, RFC 4035 section 3.2.3, RFC 9460 section 7.3.
 
-use super::header::{AD, Header, RCODE, TC};
+use super::header::{AD, Header, TC};
 use super::rebuild::{Full, Writer};
 use super::records::{self, Record, Section};
 use super::response::Stored;
@@ -86,8 +86,10 @@ pub fn nodata_for_aaaa(stored_a: Stored<'_>, soa_owner: &[u8], ttl: u32) -> Edit
         return Edited::copy_of(stored_a);
     };
     let octets = stored_a.octets;
-    let negative =
-        message.records.iter().any(|record| record.section == Section::Authority && record.rtype == Type::SOA);
+    let holds =
+        |section, rtype| message.records.iter().any(|record| (record.section, record.rtype) == (section, rtype));
+    // Some servers add their SOA to addresses as well.
+    let negative = holds(Section::Authority, Type::SOA) && !holds(Section::Answer, Type::A);
     let nxdomain = message.rcode == Rcode::NXDOMAIN;
     let stays = |record: &Record| match record.rtype {
         // What proves that there is no A may prove that there is an AAAA.
@@ -116,7 +118,7 @@ impl Message {
         let header = Header::read(stored.octets)?;
         let question_end = HEADER + name::uncompressed_length(stored.octets.get(HEADER..)?)? + 4;
         let records = records::walk(stored.octets, question_end).ok()?.records;
-        Some(Self { rcode: Rcode(header.flags & RCODE), question_end, records })
+        Some(Self { rcode: header.rcode(), question_end, records })
     }
 
     /// Writes the message anew: its header without AD, its question with `qtype` if given, and what `fill` puts in.

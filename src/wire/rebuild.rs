@@ -8,7 +8,7 @@
 //! Read first: RFC 1035 section 4.1.4, RFC 3597 section 4.
 
 use super::records::{self, Labels, Layout, Record, Section};
-use super::{Class, HEADER, MESSAGE_MAX, NAME_MAX, Type, name};
+use super::{Class, HEADER, MESSAGE_MAX, NAME_MAX, Type, name, soa};
 
 /// The highest offset a pointer can name.
 const POINTER_MAX: usize = 0x3fff;
@@ -72,15 +72,14 @@ impl<'a> Writer<'a> {
         self.close(record.section, start)
     }
 
-    /// Appends an SOA record to the authority section that says nothing but how long a negative answer lives.
-    ///
-    /// The server and mailbox are the root, which nobody has: the zone's own are not known here.
+    /// Appends the SOA record of a negative answer of our own to the authority section.
     pub(super) fn soa(&mut self, owner: &[u8], ttl: u32) -> Result<(), Full> {
         let start = self.out.len();
         self.name(owner, true);
         self.fixed(Type::SOA, Class::IN, ttl);
-        self.out.extend_from_slice(&[0, 0]);
-        for field in [1, 7200, 1800, 86_400, ttl] {
+        self.name(owner, true);
+        self.name(soa::RNAME, true);
+        for field in soa::numbers(ttl) {
             self.out.extend_from_slice(&field.to_be_bytes());
         }
         self.close(Section::Authority, start)

@@ -89,7 +89,7 @@ fn addresses_become_nodata_that_stubs_can_keep() {
         .additional("ns.a.test", 60, Type::A, &V4)
         .judged();
     let edited = nodata_for_aaaa(stored_a.stored(), &wire("test"), 30);
-    assert_eq!(lines(&edited), ["ns test. 30 SOA . . 1 7200 1800 86400 30"]);
+    assert_eq!(lines(&edited), ["ns test. 30 SOA test. nobody.invalid. 1 3600 1200 604800 30"]);
     assert_eq!(edited.octets[20..24], [0, 28, 0, 1], "the question is for AAAA");
     assert_eq!(edited.octets[2..4], [0x80, 0x80], "NOERROR without AD");
     assert_eq!(edited.octets[6..12], [0, 0, 0, 1, 0, 0]);
@@ -103,7 +103,10 @@ fn chain_before_the_addresses_stays() {
         .answer("b.test", 60, Type::A, &V4)
         .judged();
     let edited = nodata_for_aaaa(stored_a.stored(), &wire("b.test"), 30);
-    assert_eq!(lines(&edited), ["an a.test. 300 CNAME b.test.", "ns b.test. 30 SOA . . 1 7200 1800 86400 30"]);
+    assert_eq!(
+        lines(&edited),
+        ["an a.test. 300 CNAME b.test.", "ns b.test. 30 SOA b.test. nobody.invalid. 1 3600 1200 604800 30"]
+    );
 }
 
 // V02, V15
@@ -119,6 +122,16 @@ fn negative_answer_for_a_is_the_one_for_aaaa() {
     }
 }
 
+#[test]
+fn addresses_go_even_if_an_soa_came_with_them() {
+    let stored_a = Reply::to("a.test", Type::A)
+        .answer("a.test", 60, Type::A, &V4)
+        .authority("test", 60, Type::SOA, &soa("ns.test", 60))
+        .judged();
+    let edited = nodata_for_aaaa(stored_a.stored(), &wire("a.test"), 30);
+    assert_eq!(lines(&edited), ["ns a.test. 30 SOA a.test. nobody.invalid. 1 3600 1200 604800 30"]);
+}
+
 // V05, break_dnssec
 #[test]
 fn nodata_made_here_is_not_signed() {
@@ -129,6 +142,6 @@ fn nodata_made_here_is_not_signed() {
         .judged_with(true);
     assert!(stored_a.is_signed() && stored_a.authentic_data());
     let edited = nodata_for_aaaa(stored_a.stored(), &wire("test"), 30);
-    assert_eq!(lines(&edited), ["ns test. 30 SOA . . 1 7200 1800 86400 30"]);
+    assert_eq!(lines(&edited), ["ns test. 30 SOA test. nobody.invalid. 1 3600 1200 604800 30"]);
     assert_eq!(edited.octets[3] & 0x20, 0);
 }
