@@ -378,3 +378,6 @@ async fn handshake(server: SocketAddr, tls: &Tls, within: Duration) -> Result<Tl
         Err(_elapsed) => Err(StreamError::ConnectTimedOut),
     }
 }
+
+#[cfg(test)]
+mod tests;

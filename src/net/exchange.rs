@@ -34,15 +34,20 @@ use crate::wire::{Response, Transport};
 
 /// A worker's means of asking servers.
 pub struct Exchange {
+    /// Swept by whoever owns this, about once a second.
     pub udp: UdpPool,
+    /// Looks after itself.
     pub streams: StreamPool,
+    /// What both count.
     pub counters: Rc<ExchangeCounters>,
 }
 
 /// Whom to ask, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Destination<'a> {
+    /// Address and port.
     pub server: SocketAddr,
+    /// UDP may end in TCP, to the same port.
     pub protocol: Protocol,
     /// Needed where `protocol` is TLS.
     pub tls: Option<&'a Tls>,
@@ -51,6 +56,7 @@ pub struct Destination<'a> {
 /// A query in its octets, the ID at their head drawn by a CSPRNG.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
+    /// The whole message; over TCP the ID is replaced.
     pub query: &'a [u8],
     /// Demand the letter case of the query back over UDP (0x20). Over TCP it protects nothing.
     pub exact_case: bool,
@@ -65,6 +71,7 @@ pub enum ExchangeError {
     Guessed,
     /// Nothing listens on the server's port (ICMP port unreachable).
     Refused,
+    /// TCP or TLS failed.
     Stream(StreamError),
     /// No socket was to be had, or the network says that the server cannot be reached.
     Unreachable(io::Error),
@@ -211,3 +218,6 @@ pub struct ExchangeCounters {
     /// Connections dropped for a length that no message can have.
     pub bad_frames: Cell<u64>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,6 +80,7 @@ pub enum StreamError {
     Busy,
     /// The connection ended before the answer came.
     Closed,
+    /// TCP or TLS took too long to be established.
     ConnectTimedOut,
     /// The server sent a length that no message can have; the connection has been dropped.
     Frame,
@@ -271,3 +272,6 @@ fn flatten(answered: Result<Result<Response, StreamError>, RecvError>) -> Result
 fn count(counter: &std::cell::Cell<u64>) {
     counter.set(counter.get() + 1);
 }
+
+#[cfg(test)]
+mod tests;

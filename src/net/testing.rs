@@ -1,10 +1,12 @@
 //! What the tests of this folder share: a worker's runtime, messages, and patience that ends.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::wire::Transport;
@@ -50,4 +52,53 @@ pub(super) fn answer(query: &[u8], address: Ipv4Addr) -> Vec<u8> {
 /// What is asked when `query` is sent.
 pub(super) fn asked(query: &[u8], transport: Transport) -> Asked<'_> {
     Asked { query, transport, exact_case: false }
+}
+
+/// A server whose connections the test plays by hand.
+pub(super) struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    pub(super) async fn start() -> Self {
+        Self { listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback is there") }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("the server is bound")
+    }
+
+    pub(super) async fn accept(&self) -> TcpStream {
+        within(PATIENCE, self.listener.accept()).await.expect("loopback gives it").0
+    }
+
+    /// Whether somebody wants to connect right now.
+    pub(super) async fn is_called(&self) -> bool {
+        tokio::time::timeout(Duration::from_millis(50), self.listener.accept()).await.is_ok()
+    }
+}
+
+/// Time for what happens at once on loopback, on a machine that is busy.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads a message behind its length; `None` at the end of the connection.
+pub(super) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
+    let length = within(PATIENCE, stream.read_u16()).await.ok()?;
+    let mut message = vec![0; length.into()];
+    within(PATIENCE, stream.read_exact(&mut message)).await.ok()?;
+    Some(message)
+}
+
+/// Writes a message behind its length.
+pub(super) async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) {
+    let length = u16::try_from(message.len()).expect("messages of tests are short");
+    let frame = [&length.to_be_bytes()[..], message].concat();
+    stream.write_all(&frame).await.expect("loopback takes it");
+    stream.flush().await.expect("loopback takes it");
+}
+
+/// Reads one query and answers it with `address`.
+pub(super) async fn serve_one(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), address: Ipv4Addr) {
+    let query = read_frame(stream).await.expect("a query comes");
+    write_frame(stream, &answer(&query, address)).await;
 }

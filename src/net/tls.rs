@@ -83,9 +83,11 @@ pub enum TlsError {
     CaInvalid(PathBuf, rustls::Error),
     /// The file is not PEM.
     CaNotPem(PathBuf, pem::Error),
+    /// The file cannot be read.
     CaUnreadable(PathBuf, io::Error),
     /// `tls_name` is neither a host name nor an address.
     NameInvalid(InvalidDnsNameError),
+    /// There is no `tls_name`.
     NameMissing,
 }
 
@@ -119,3 +121,6 @@ impl fmt::Display for TlsError {
 }
 
 impl std::error::Error for TlsError {}
+
+#[cfg(test)]
+mod tests;

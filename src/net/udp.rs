@@ -35,6 +35,8 @@ const QUERY_MAX: usize = 2048;
 /// Answers what arrives at `socket` until the worker stops.
 pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()> {
     let local = socket.local_addr()?;
+    // Readable only: tokio's own socket would wake us for every reply the kernel has sent off as well.
+    #[expect(deprecated, reason = "its successor is unsafe; this one is sound for an fd that is owned and never changes")]
     let ready = AsyncFd::with_interest(Arc::clone(&socket), Interest::READABLE)?;
     let mut batch = Batch::new();
     loop {

@@ -157,7 +157,7 @@ impl Shared {
         let mut looked = false;
         let mut scratch = self.scratch.borrow_mut();
         // Through the runtime if it believes that there is something, so that it learns if there is not.
-        let mut found = socket.try_io(EVENTS, || {
+        let mut found = socket.try_io(Interest::READABLE, || {
             looked = true;
             receive(socket, &mut scratch[..])
         });
@@ -229,8 +229,10 @@ impl UdpAsk {
                 Ok(ready) => ready,
                 Err(error) => return Heard::Unreachable(error),
             };
+            // tokio forgets one kind of event at a time only; of two, the other makes the next turn.
+            let event = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
             let mut scratch = self.pool.scratch.borrow_mut();
-            match socket.try_io(EVENTS, || receive(socket, &mut scratch[..])) {
+            match socket.try_io(event, || receive(socket, &mut scratch[..])) {
                 Ok(length) => return judge(&scratch[..length], asked),
                 // A closed socket stays ready for ever; waiting for it would spin.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {

@@ -225,11 +225,11 @@ impl rand::TryRng for Highest {
     type Error = std::convert::Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-        Ok(u32::MAX)
+        Ok(0xfff0_0000)
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        Ok(u64::MAX)
+        Ok(0xfff0_0000_0000_0000)
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
