@@ -11,7 +11,9 @@ use crate::peers::programs;
 use crate::support::agent::Agent;
 use crate::support::config::Config;
 use crate::support::octets::{self, A, AAAA};
-use crate::support::upstream::{Act, Reply, Seen, Upstream, address_of, address6_of, encoded, encoded_reply, nxdomain, silent};
+use crate::support::upstream::{
+    Act, Reply, Seen, Upstream, address_of, address6_of, encoded, encoded_reply, nxdomain, silent,
+};
 use crate::support::{fresh_address, until};
 
 /// Names that a search list makes up do not exist; every other name has its encoded addresses.
@@ -207,7 +209,7 @@ fn dig_is_content_with_every_answer() {
         for option in ["COOKIE", "NSID:", "CLIENT-SUBNET:", "PAD", "OPT=65001", "MBZ"] {
             assert!(!text.contains(option), "dig {words} gets {option} back:\n{text}");
         }
-        assert_eq!(text.contains("TCP-KEEPALIVE"), words.contains("keepalive"), "dig {words}:\n{text}");
+        assert_eq!(text.contains("TCP KEEPALIVE"), words.contains("keepalive"), "dig {words}:\n{text}");
     }
     for (words, status) in [
         ("www.test +edns=1 +noednsnegotiation", "BADVERS"),

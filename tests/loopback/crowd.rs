@@ -55,10 +55,10 @@ pub fn assert_all_right(asked: &[Asked]) {
     assert!(wrong.is_empty(), "{} of {} not right; the first: {first:?}", wrong.len(), asked.len());
 }
 
-/// The time within which this share (0 to 1) of the answers came; silence counts as the longest time there is.
-pub fn quantile(asked: &[Asked], share: f64) -> Duration {
+/// The time within which `per_mille` of the answers came; silence counts as the longest time there is.
+pub fn quantile(asked: &[Asked], per_mille: usize) -> Duration {
     let mut times: Vec<Duration> =
         asked.iter().map(|asked| asked.answer.as_ref().map_or(Duration::MAX, |answer| answer.elapsed)).collect();
     times.sort_unstable();
-    times[((times.len() - 1) as f64 * share) as usize]
+    times[(times.len() - 1) * per_mille / 1_000]
 }

@@ -41,7 +41,12 @@ fn no_answer_is_wrong_and_none_is_lost_at_20_000_mixed_questions_a_second() {
         outcome.took,
         authority.queries()
     );
-    assert!(outcome.wrong.is_empty(), "{} wrong: {:#?}", outcome.wrong.len(), &outcome.wrong[..outcome.wrong.len().min(5)]);
+    assert!(
+        outcome.wrong.is_empty(),
+        "{} wrong: {:#?}",
+        outcome.wrong.len(),
+        &outcome.wrong[..outcome.wrong.len().min(5)]
+    );
     assert_eq!((outcome.right, outcome.lost), (amount(), 0));
     // Hot names and missing names are asked once each, with a margin for sends repeated under load.
     assert!(authority.queries() < amount() * 6 / 10, "{} questions went upstream", authority.queries());
@@ -70,7 +75,8 @@ fn dnsperf_loses_nothing_at_20_000_mixed_questions_a_second() {
     let report = programs::output_of("dnsperf", &arguments, directory.path());
 
     let figure = |label: &str| {
-        let line = report.lines().find(|line| line.contains(label)).unwrap_or_else(|| panic!("no {label} in:\n{report}"));
+        let line =
+            report.lines().find(|line| line.contains(label)).unwrap_or_else(|| panic!("no {label} in:\n{report}"));
         line.split_ascii_whitespace().nth(2).and_then(|it| it.parse::<u64>().ok()).expect("a number follows the label")
     };
     assert_eq!(figure("Queries sent:"), amount(), "{report}");

@@ -9,10 +9,21 @@
 //!     └── octets::Message (our own reader) and hickory-proto must both accept ◄──────┘ behaviour: Fn(&Seen) → Vec<Act>
 //! ```
 
+mod crowd;
+mod network;
+mod raw;
 mod support;
 
 mod cache;
+mod clients;
 mod coalesce;
+mod dual_stack;
 mod edns;
+mod failover;
+mod forgery;
 mod harness;
+mod load;
+mod malformed;
+mod peers;
 mod stale;
+mod tcp;

@@ -6,13 +6,13 @@
 pub mod programs;
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use self::programs::{NSD, NSD_SIGNED, Server, Signing, Zone};
 use crate::support::agent::Agent;
 use crate::support::client::{Answer, Ask, ask};
 use crate::support::config::Config;
-use crate::support::octets::{A, AAAA, AD, MX, NOERROR, NSEC, NXDOMAIN, RRSIG, Rr, SERVFAIL, TC, TXT};
+use crate::support::octets::{A, AAAA, AD, MX, NOERROR, NSEC, NXDOMAIN, Opt, RRSIG, Rr, SERVFAIL, TC, TXT};
 use crate::support::upstream::Transport;
 
 /// Names in the large zone.
@@ -130,7 +130,7 @@ fn signatures_of_a_signed_zone_are_shown_to_those_who_want_them() {
         let signed = Ask::new("www.signed.test", A).dnssec_ok().send(agent.addr());
         signed.assert_address([192, 0, 2, 1]);
         assert_eq!(signed.of_type(RRSIG).len(), 1, "{signed:?}");
-        assert!(signed.opt().is_some_and(|opt| opt.dnssec_ok()));
+        assert!(signed.opt().is_some_and(Opt::dnssec_ok));
 
         let missing = ask(agent.addr(), "missing.signed.test", A);
         missing.assert_rcode(NXDOMAIN);
@@ -252,19 +252,4 @@ fn unbound_resolves_through_the_agent() {
     let huge = through(Ask::new("huge.big.test", A).tcp());
     assert_eq!((huge.transport, huge.rcode()), (Transport::Tcp, NOERROR));
     assert_eq!(sorted(huge.ipv4()), (0..ADDRESSES).map(address).collect::<Vec<_>>());
-}
-
-/// What [`crate::clients`] and others need: an authority with the small zone, under two names.
-pub fn small_authority(names: [&'static str; 2]) -> Server {
-    programs::nsd(&names.map(|name| small_zone(name, Signing::None)))
-}
-
-/// The large zone's server and its names' addresses.
-pub fn large_authority() -> (Server, fn(u32) -> Ipv4Addr) {
-    (programs::nsd(&[large_zone()]), address)
-}
-
-/// Where a server that was never started would be: nobody listens there.
-pub fn nobody() -> SocketAddr {
-    programs::free_address()
 }

@@ -189,7 +189,8 @@ fn a_slow_reader_gets_a_large_answer_whole() {
         until(Instant::now() + millis(5));
     }
     let answer = question.tcp().read(received.split_off(2), start);
-    let expected: Vec<[u8; 4]> = (0..COUNT).map(|number| [10, 0, number.to_be_bytes()[0], number.to_be_bytes()[1]]).collect();
+    let expected: Vec<[u8; 4]> =
+        (0..COUNT).map(|number| [10, 0, number.to_be_bytes()[0], number.to_be_bytes()[1]]).collect();
     let found: Vec<[u8; 4]> = answer.ipv4().iter().map(std::net::Ipv4Addr::octets).collect();
     assert_eq!(found, expected);
 }

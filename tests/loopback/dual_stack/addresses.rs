@@ -88,8 +88,7 @@ fn an_agent_lives_on_ipv6_alone() {
 
     let mut names = vec!["slow.pipe.test".to_owned()];
     names.extend((0..9).map(|number| format!("n{number}.pipe.test")));
-    let questions: Vec<Ask> =
-        names.iter().zip(100..).map(|(name, id)| Ask::new(name, A).id(id)).collect();
+    let questions: Vec<Ask> = names.iter().zip(100..).map(|(name, id)| Ask::new(name, A).id(id)).collect();
     let mut connection = TcpClient::connect(agent.addr(), None);
     let all: Vec<u8> = questions.iter().flat_map(|ask| crate::support::client::frame(&ask.octets())).collect();
     connection.send_raw(&all);

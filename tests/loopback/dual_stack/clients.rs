@@ -61,7 +61,8 @@ fn records_taken_from_one_client_are_there_for_the_next() {
 #[test]
 fn truncation_is_about_the_message_that_is_sent() {
     let upstream = Upstream::new(|seen| {
-        let addresses = (0..30_u16).map(|last| octets::aaaa("host.test", 300, Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last)));
+        let addresses =
+            (0..30_u16).map(|last| octets::aaaa("host.test", 300, Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last)));
         let mut reply = Reply::to(seen).answer(octets::mx(&seen.name, 300, "host.test"));
         reply.additionals.extend(addresses);
         reply.additional(octets::a("host.test", 300, [192, 0, 2, 1])).now()

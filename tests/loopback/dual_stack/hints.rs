@@ -87,7 +87,8 @@ fn broken_parameters_are_relayed_untouched() {
 fn hints_are_kept_where_addresses_are() {
     let given = binding(1, ".", &[(IPV6HINT, &[0x20; 16])]);
     let sent = given.clone();
-    let upstream = Upstream::new(move |seen| Reply::to(seen).answer(Rr::new(&seen.name, seen.rtype, 300, sent.clone())).now());
+    let upstream =
+        Upstream::new(move |seen| Reply::to(seen).answer(Rr::new(&seen.name, seen.rtype, 300, sent.clone())).now());
     let agent = crate::support::agent::Agent::start(&crate::support::config::Config::new(&upstream));
     for _ in 0..2 {
         assert_eq!(ask(agent.addr(), "svc.test", HTTPS).answers[0].rdata, given);

@@ -74,7 +74,7 @@ fn questions_in_flight_move_to_a_new_connection() {
 
 /// One address with a succession of pods behind it: a flow stays with the pod it first met, even when that is gone.
 ///
-/// So does a ClusterIP: connection tracking sends a known source port to the old pod, a new one to the new pod.
+/// So does a `ClusterIP`: connection tracking sends a known source port to the old pod, a new one to the new pod.
 fn replaced_every(questions: usize) -> impl Fn(&Seen) -> Vec<Act> + Send + Sync {
     let flows: Mutex<HashMap<SocketAddr, usize>> = Mutex::default();
     move |seen| {

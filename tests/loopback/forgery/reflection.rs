@@ -6,10 +6,10 @@ use crate::raw::{Packet, Sniffer, send_as};
 use crate::support::agent::Agent;
 use crate::support::client::{Ask, ask, receive_datagram, udp_socket};
 use crate::support::config::Config;
+use crate::support::fresh_address;
 use crate::support::millis;
 use crate::support::octets::{A, FORMERR, QR, RA};
 use crate::support::upstream::{Upstream, encoded};
-use crate::support::fresh_address;
 
 fn v4(address: SocketAddr) -> SocketAddrV4 {
     match address {
@@ -70,7 +70,8 @@ fn queries_from_impossible_sources_are_not_answered() {
     assert!(send_as(ordinary, target, &Ask::new("known.test", A).id(667).octets()));
 
     // What claims to come from the agent is told from what does by QR.
-    let is_answer = |packet: &Packet| packet.source == agent.addr() && packet.payload.get(2).is_some_and(|it| it & 0x80 != 0);
+    let is_answer =
+        |packet: &Packet| packet.source == agent.addr() && packet.payload.get(2).is_some_and(|it| it & 0x80 != 0);
     let sent = sniffer.collect(millis(800), usize::MAX, is_answer);
     assert!(sent.iter().any(|packet| packet.target == SocketAddr::V4(ordinary)), "the sniffer is blind: {sent:?}");
     let forged: Vec<_> = sent.iter().filter(|packet| sources.contains(&v4(packet.target))).collect();

@@ -66,9 +66,9 @@ pub fn truth(qname: &[u8], qtype: u16) -> Truth {
 
 /// FNV-1a with a final mix: short, and every bit of the name counts.
 fn hash(octets: &[u8]) -> u64 {
-    let mut state = octets.iter().fold(0xcbf2_9ce4_8422_2325_u64, |state, octet| {
-        (state ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let mut state = octets
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |state, octet| (state ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3));
     state ^= state >> 33;
     state = state.wrapping_mul(0xff51_afd7_ed55_8ccd);
     state ^ state >> 33

@@ -49,7 +49,8 @@ fn check(input: &Input, draws: Draws, reply: Option<Vec<u8>>, way: &str) {
         return;
     };
     assert_ne!(draws, Nothing, "{told} draws {octets:02x?}");
-    let message = Message::read(&octets).unwrap_or_else(|e| panic!("{told} draws a malformed reply, {e}: {octets:02x?}"));
+    let message =
+        Message::read(&octets).unwrap_or_else(|e| panic!("{told} draws a malformed reply, {e}: {octets:02x?}"));
     assert_eq!(octets[..2], input.octets[..2], "the ID of {told}");
     assert!(message.has(QR) && !message.has(Z), "{told}: {message:?}");
     assert_eq!(octets[2] & 0x78, input.octets[2] & 0x78, "the opcode of {told}");

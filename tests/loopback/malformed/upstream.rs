@@ -114,7 +114,9 @@ fn a_malformed_message_on_a_connection_does_not_end_the_question() {
     for input in inputs("MU") {
         let Some(gives) = expected(&input) else { continue };
         let sent = input.clone();
-        let bad = Upstream::new(move |seen| if seen.name == NAME { input_then_truth(&sent, seen) } else { encoded(60)(seen) });
+        let bad = Upstream::new(
+            move |seen| if seen.name == NAME { input_then_truth(&sent, seen) } else { encoded(60)(seen) },
+        );
         let good = Upstream::new(encoded(60));
         let agent = Agent::start(&Config::with_servers(&[bad.address(), good.address()], "protocol: tcp"));
 

@@ -17,9 +17,8 @@ use crate::support::{fresh_address, millis, seconds, until};
 fn is_cut_off(mut stream: &TcpStream, octets: &[u8], patience: std::time::Duration) -> bool {
     stream.set_write_timeout(Some(patience)).expect("the limit is not zero");
     loop {
-        match stream.write(octets) {
-            Ok(_) => {}
-            Err(error) => return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        if let Err(error) = stream.write_all(octets) {
+            return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
         }
     }
 }
@@ -64,9 +63,8 @@ fn clients_that_dribble_are_cut_off() {
     let upstream = Upstream::new(encoded(300));
     let agent = Agent::start(&Config::new(&upstream));
     let sources = [fresh_address(), fresh_address()];
-    let mut open: Vec<(TcpClient, Instant)> = (0..100)
-        .map(|number| (TcpClient::connect(agent.addr(), Some(sources[number % 2])), Instant::now()))
-        .collect();
+    let mut open: Vec<(TcpClient, Instant)> =
+        (0..100).map(|number| (TcpClient::connect(agent.addr(), Some(sources[number % 2])), Instant::now())).collect();
     let octets = frame(&Ask::new("dribble.test", A).octets());
     let start = Instant::now();
     for (round, octet) in octets.iter().enumerate() {
@@ -108,8 +106,8 @@ fn garbage_changes_nothing() {
     ask(agent.addr(), "known.test", A).assert_encodes("known.test");
     let before = agent.rss();
     for (size, count) in [(65_533, 100), (1_024, 1_000), (0, 100_000)] {
-        // Not FORMERR material only: a QR bit in half of them, random counts.
-        let garbage: Vec<u8> = (0..size as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        // Octets without a meaning; the header's QR is 0, so that they look like queries.
+        let garbage: Vec<u8> = (0..size).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let many = frame(&garbage).repeat(count);
         let connection = TcpClient::connect(agent.addr(), None);
         thread::scope(|scope| {

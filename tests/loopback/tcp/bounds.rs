@@ -14,9 +14,12 @@ use crate::support::{LIMIT, fresh_address, millis, seconds, until};
 fn asks(connection: &mut TcpClient, name: &str) -> bool {
     let ask = Ask::new(name, A);
     connection.send(&ask.octets());
-    connection.receive(seconds(3)).inspect(|octets| {
-        ask.read(octets.clone(), Instant::now()).assert_encodes(name);
-    }).is_some()
+    connection
+        .receive(seconds(3))
+        .inspect(|octets| {
+            ask.read(octets.clone(), Instant::now()).assert_encodes(name);
+        })
+        .is_some()
 }
 
 // T08: a connection without questions ends after ten seconds; one with questions stays.
