@@ -6,6 +6,7 @@ use std::time::Instant;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 
+use crate::support::agent::{Agent, Reload};
 use crate::support::client::{Ask, TcpClient, ask};
 use crate::support::config::Config;
 use crate::support::octets::{self, A, AAAA, CNAME, NXDOMAIN, SERVFAIL, TXT};
@@ -140,4 +141,20 @@ log: { level: info, format: text }
 cache: { max_ttl: 60s }
 "#;
     assert_eq!(yaml, expected);
+}
+
+#[test]
+fn an_agent_reloads_refuses_nonsense_and_stops() {
+    let upstream = Upstream::new(encoded(60));
+    let config = Config::new(&upstream).metrics();
+    let mut agent = Agent::start(&config);
+    ask(agent.addr(), "a.test", A).assert_encodes("a.test");
+    assert_eq!(agent.reload(&config.clone().zone("corp.test", "{ answer: nxdomain }")), Reload::Done);
+    ask(agent.addr(), "a.corp.test", A).assert_rcode(NXDOMAIN);
+    assert_eq!(agent.reload_yaml("zones: ["), Reload::Refused);
+    ask(agent.addr(), "a.corp.test", A).assert_rcode(NXDOMAIN);
+    ask(agent.addr(), "a.test", A).assert_encodes("a.test");
+    assert_eq!(upstream.count_of("a.test", A), 1, "the cache outlives a reload");
+    assert!(agent.rss() > 0 && agent.metric("nodens_queries_total", "") >= 4.0, "{}", agent.metrics());
+    assert!(agent.stop().success(), "{}", agent.said());
 }

@@ -68,7 +68,8 @@ fn whatever_is_no_answer_leaves_the_stale_one_standing() {
     until(last + seconds(2));
     for name in names {
         ask(agent.addr(), name, A).assert_encodes(name).assert_ede(&[STALE_ANSWER]);
-        assert!(upstream.count_of(name, A) > 1, "{name} was asked again");
+        // Perhaps behind the answer: an upstream that said nothing is not waited for twice.
+        upstream.wait_for_name(name, A, 2);
     }
 }
 

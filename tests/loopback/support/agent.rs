@@ -97,13 +97,6 @@ impl Agent {
         self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).lines.join("\n")
     }
 
-    /// Waits for a line that contains `words`.
-    pub fn wait_for_log(&self, words: &str) -> String {
-        self.log
-            .wait_for(0, LIMIT, |line| line.contains(words))
-            .unwrap_or_else(|| panic!("the agent never says {words:?}; it says:\n{}", self.said()))
-    }
-
     /// Replaces the file at once (as a `ConfigMap` does), sends SIGHUP and waits for the verdict.
     pub fn reload(&mut self, config: &Config) -> Reload {
         let mut config = config.clone();

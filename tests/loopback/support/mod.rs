@@ -1,7 +1,5 @@
 //! What every loopback test needs: addresses of its own, the agent, scripted upstreams, a raw client.
 
-#![allow(dead_code, reason = "a vocabulary, of which each file of tests uses a part")]
-
 pub mod agent;
 pub mod client;
 pub mod config;

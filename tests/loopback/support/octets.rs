@@ -19,15 +19,12 @@ pub const AAAA: u16 = 28;
 pub const SRV: u16 = 33;
 pub const DNAME: u16 = 39;
 pub const OPT: u16 = 41;
-pub const DS: u16 = 43;
 pub const RRSIG: u16 = 46;
 pub const NSEC: u16 = 47;
 pub const DNSKEY: u16 = 48;
 pub const NSEC3: u16 = 50;
 pub const SVCB: u16 = 64;
 pub const HTTPS: u16 = 65;
-pub const IXFR: u16 = 251;
-pub const AXFR: u16 = 252;
 pub const ANY: u16 = 255;
 
 pub const IN: u16 = 1;
@@ -245,25 +242,12 @@ pub fn ns(owner: &str, ttl: u32, host: &str) -> Rr {
     Rr::new(owner, NS, ttl, name(host))
 }
 
-pub fn ptr(owner: &str, ttl: u32, host: &str) -> Rr {
-    Rr::new(owner, PTR, ttl, name(host))
-}
-
 pub fn mx(owner: &str, ttl: u32, host: &str) -> Rr {
     Rr::new(owner, MX, ttl, [&[0, 10], &name(host)[..]].concat())
 }
 
 pub fn srv(owner: &str, ttl: u32, port: u16, host: &str) -> Rr {
     Rr::new(owner, SRV, ttl, [&[0, 0, 0, 0], &port.to_be_bytes()[..], &name(host)].concat())
-}
-
-pub fn txt(owner: &str, ttl: u32, data: &str) -> Rr {
-    Rr::new(
-        owner,
-        TXT,
-        ttl,
-        data.as_bytes().chunks(255).flat_map(|part| [&[part.len() as u8], part].concat()).collect(),
-    )
 }
 
 pub fn soa(owner: &str, ttl: u32, minimum: u32) -> Rr {
