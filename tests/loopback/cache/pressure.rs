@@ -56,7 +56,7 @@ fn a_hot_name_is_refreshed_once_before_it_expires_and_nobody_waits() {
     let waited = answers.iter().filter(|it| it.assert_encodes("a.test").elapsed >= millis(300)).count();
     assert_eq!(waited, 0, "of 400 askers none waits for the upstream");
     assert!(answers.iter().all(|it| it.ede().is_empty() && it.ttl() >= 1));
-    let asked: Vec<Instant> = upstream.seen_of("a.test", A).iter().map(|it| it.at).collect();
+    let asked: Vec<Instant> = upstream.questions_of("a.test", A).iter().map(|it| it.at).collect();
     // 8 s and a life of 4 s, of which the last 30 % may be cut off by each refresh.
     assert!((3..=4).contains(&asked.len()), "{}", upstream.history());
     assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= millis(2600)), "{}", upstream.history());

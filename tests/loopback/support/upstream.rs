@@ -9,7 +9,7 @@
 mod script;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -47,7 +47,7 @@ pub struct Seen {
     pub message: Message,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Transport {
     Tcp,
     Udp,
@@ -192,6 +192,13 @@ impl Upstream {
     /// How many queries for this name and type there were. Probes and other names do not count.
     pub fn count_of(&self, name: &str, rtype: u16) -> usize {
         self.seen_of(name, rtype).len()
+    }
+
+    /// As [`Upstream::seen_of`], but what was sent again, octet for octet, counts once: on a busy machine even a
+    /// prompt answer can be late enough for that.
+    pub fn questions_of(&self, name: &str, rtype: u16) -> Vec<Seen> {
+        let mut known = HashSet::new();
+        self.seen_of(name, rtype).into_iter().filter(|it| known.insert((it.transport, it.octets.clone()))).collect()
     }
 
     /// Waits until there have been `count` queries in all.
