@@ -60,7 +60,7 @@ fn answer_for_aaaa(response: &Response, question: &[u8], dnssec_ok: bool) {
     };
     assert!(after.iter().all(|line| line.section != 0 || !matches!(line.rtype, RecordType::A | RecordType::AAAA)));
     let had_addresses = before.iter().any(|line| line.section == 0 && line.rtype == RecordType::A);
-    if had_addresses && response.octets()[3] & 0x0f == 0 {
+    if had_addresses && response.octets()[3] % 16 == 0 {
         let soa: Vec<&Line> = after.iter().filter(|line| line.rtype == RecordType::SOA).collect();
         assert_eq!(soa.iter().map(|line| (line.owner.as_str(), line.ttl)).collect::<Vec<_>>(), [(".", TTL)]);
     }
