@@ -171,7 +171,11 @@ pub fn name_in(message: &[u8]) -> Option<u32> {
 
 /// NOERROR with at least one answer, and the right address at the very end.
 fn is_right(answer: &[u8], name: u32) -> bool {
-    answer.len() > QUERY && answer[3] % 16 == 0 && answer[7] > 0 && answer.ends_with(&address_of(name))
+    answer.len() > QUERY && rcode(answer) == 0 && answer[7] > 0 && answer.ends_with(&address_of(name))
+}
+
+fn rcode(message: &[u8]) -> u8 {
+    message[3] & 0x0f
 }
 
 fn write_digits(digits: &mut [u8], mut number: u32) {

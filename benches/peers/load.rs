@@ -129,7 +129,8 @@ impl Load {
         self.ask_for(extent.warm_up, &mut names, pace)?;
         let (before, busy, began) = (self.tally.answered, process.busy()?, Instant::now());
         self.ask_for(extent.measured, &mut names, pace)?;
-        let (answered, busy, took) = (self.tally.answered - before, process.busy()?.saturating_sub(busy), began.elapsed());
+        let (answered, busy, took) =
+            (self.tally.answered - before, process.busy()?.saturating_sub(busy), began.elapsed());
         self.come_to_rest()?;
         Ok((answered > 0).then(|| Cost {
             micros: busy.as_secs_f64() * 1e6 / answered as f64,
