@@ -13,7 +13,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -65,6 +65,8 @@ pub struct Server {
     round_trip: AtomicU32,
     /// Milliseconds since the epoch until which it is asked without EDNS.
     plain_until: AtomicU64,
+    /// It has answered with EDNS before, so its silence says nothing about EDNS.
+    knows_edns: AtomicBool,
 }
 
 /// Whether a server is believed to answer.
@@ -266,6 +268,7 @@ impl Server {
             failing_since: AtomicU64::new(0),
             round_trip: AtomicU32::new(0),
             plain_until: AtomicU64::new(0),
+            knows_edns: AtomicBool::new(false),
         }
     }
 
@@ -286,6 +289,16 @@ impl Server {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),
         }
+    }
+
+    /// Whether it has answered with EDNS before.
+    pub fn knows_edns(&self) -> bool {
+        self.knows_edns.load(Ordering::Relaxed)
+    }
+
+    /// It has answered with EDNS.
+    pub fn note_edns(&self) {
+        self.knows_edns.store(true, Ordering::Relaxed);
     }
 
     /// Failures in a row.

@@ -23,8 +23,11 @@ use crate::resolve::pursuit::{Edns, Event, Order, Via};
 use crate::wire::response::Asked;
 use crate::wire::{Kind, Rcode, Transport, compose};
 
-/// Datagrams that are nearly an answer, after which a socket is not listened to any more: somebody is guessing.
-const NEAR_MISSES: u32 = 16;
+/// What a socket may hear in vain before it is not listened to any more. A near miss may be a guess, one in 65,536
+/// right, and four of them are enough; a malformed answer had the right ID and is only useless.
+const PATIENCE: u32 = 64;
+const NEAR_MISS: u32 = 16;
+const MALFORMED: u32 = 1;
 
 /// A wait that ended: which try, what happened, and the wait that goes on, if any.
 struct Heeded {
@@ -38,7 +41,7 @@ struct Listening {
     attempt: usize,
     ask: UdpAsk,
     query: Box<[u8]>,
-    near_misses: u32,
+    in_vain: u32,
 }
 
 type Waits = FuturesUnordered<LocalBoxFuture<'static, Heeded>>;
@@ -80,7 +83,7 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
                         let opened = worker.with_dice(|dice| worker.udp.open(server, dice, now));
                         let sent = opened.and_then(|mut ask| ask.send(&query).map(|()| ask));
                         if let Ok(ask) = sent {
-                            let listening = Listening { attempt, ask, query, near_misses: 0 };
+                            let listening = Listening { attempt, ask, query, in_vain: 0 };
                             waits.push(Box::pin(listen(Rc::clone(worker), listening, flight.group.random_case)));
                         } else {
                             worker.count.exchanges.bump(Exchange::NoSocket);
@@ -148,9 +151,13 @@ async fn listen(worker: Rc<Worker>, mut it: Listening, exact_case: bool) -> Heed
             Heeded { attempt, event: Event::Broken, goes_on: None }
         }
         Heard::NearMiss(_) | Heard::Malformed(_) => {
-            count.bump(if matches!(heard, Heard::NearMiss(_)) { Exchange::NearMiss } else { Exchange::Malformed });
-            it.near_misses += 1;
-            let goes_on = (it.near_misses < NEAR_MISSES).then_some(it);
+            let (outcome, weight) = match heard {
+                Heard::NearMiss(_) => (Exchange::NearMiss, NEAR_MISS),
+                _ => (Exchange::Malformed, MALFORMED),
+            };
+            count.bump(outcome);
+            it.in_vain += weight;
+            let goes_on = (it.in_vain < PATIENCE).then_some(it);
             Heeded { attempt, event: Event::NearMiss, goes_on }
         }
     }

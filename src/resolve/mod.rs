@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::flight::{Flights, Join, Stale, Ticket};
-use crate::cache::{Cache, Entry, Found, NotCacheable};
+use crate::cache::{Cache, Entry, Found, Freshness, NotCacheable};
 use crate::clients::{self, Clients, Place};
 use crate::metrics::{self, Drop as Dropped, Lookup, NotStored, Stored, Worker};
 use crate::plan::{Aaaa, Lifetimes, NonRecursive, Plan};
@@ -440,8 +440,10 @@ impl<W: Waiter> Resolver<W> {
                 self.answer_fresh(turn, &arrived, ticket.land(), out)
             }
             Landing::Failure { rcode, ede, silent } => {
-                if let Some(entry) = stale {
-                    entry.hold_refresh(self.cache.epoch(), now + recheck);
+                // Who came when the entry was no good any more has parked behind the same flight.
+                let epoch = self.cache.epoch();
+                if let Some(entry) = stale.filter(|entry| entry.freshness(epoch, now) != Freshness::Gone) {
+                    entry.hold_refresh(epoch, now + recheck);
                     answer_stale(turn, ticket.land(), &entry, &lifetimes, out);
                     return Vec::new();
                 }
