@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::flight::{Flights, Join, Stale, Ticket};
-use crate::cache::{Cache, Entry, Found, NotCacheable};
+use crate::cache::{Cache, Entry, Found, Freshness, NotCacheable};
 use crate::clients::{self, Clients, Place};
 use crate::metrics::{self, Drop as Dropped, Lookup, NotStored, Stored, Worker};
 use crate::plan::{Aaaa, Lifetimes, NonRecursive, Plan};
@@ -445,14 +445,19 @@ impl<W: Waiter> Resolver<W> {
                 self.answer_fresh(active, &key, ticket.land(), &entry, &lifetimes, &group, count, now, out)
             }
             Landing::Failure { rcode, ede, silent } => {
-                if let Some(entry) = stale {
+                // Usable when it was asked for is what counts: nobody who came later gets it (RFC 8767 section 5).
+                let usable = |at| stale.as_ref().filter(|entry| entry.freshness(self.cache.epoch(), at) != Freshness::Gone);
+                if let Some(entry) = usable(now) {
                     entry.hold_refresh(self.cache.epoch(), now + recheck);
-                    self.answer_stale(ticket.land(), &entry, &lifetimes, count, now, out);
-                    return Vec::new();
+                } else {
+                    self.cache.store_failure(ticket.key(), rcode, ede, silent, &lifetimes, now);
+                    count.stored.bump(Stored::Failure);
                 }
-                self.cache.store_failure(ticket.key(), rcode, ede, silent, &lifetimes, now);
-                count.stored.bump(Stored::Failure);
-                for parked in ticket.land() {
+                let (in_time, late): (Vec<_>, Vec<_>) = ticket.land().into_iter().partition(|it| usable(it.since).is_some());
+                if let Some(entry) = &stale {
+                    self.answer_stale(in_time, entry, &lifetimes, count, now, out);
+                }
+                for parked in late {
                     count.latency.record(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
                     if let Some(length) = compose::failure(&parked.waiter.asker(), rcode, ede, out) {
                         parked.waiter.answer(&out[..length]);
