@@ -103,6 +103,8 @@ metrics! {
         upstream_sends: Counter = "nodens_upstream_sends_total",
         /// Questions to servers, by how they ended.
         exchanges: By<Exchange, { Exchange::COUNT }> = "nodens_upstream_exchanges_total",
+        /// Questions of ours that came back to us: an upstream forwards to this agent.
+        loops: Counter = "nodens_forwarding_loops_total",
         /// TCP connections accepted.
         tcp_accepted: Counter = "nodens_tcp_connections_accepted_total",
         /// TCP connections closed, by reason.

@@ -20,7 +20,7 @@ mod defaults;
 mod flaws;
 mod words;
 
-pub use flaws::MAX_SERVERS;
+pub use flaws::{MAX_SERVERS, MAX_UPSTREAMS};
 pub use words::{human_bytes, human_duration};
 
 /// A validated [`Draft`]. Read it as one; it cannot be changed.
@@ -30,16 +30,23 @@ pub struct Plan(Draft);
 /// Everything a configuration can say, defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Draft {
+    /// Where clients find us.
     pub listen: Listen,
+    /// What we may do to the host; `None`: nothing.
     pub node: Option<Node>,
-    /// A [`Route`](Action::Route) names its upstream by the index here.
+    /// At most [`MAX_UPSTREAMS`]. A [`Route`](Action::Route) names its upstream by the index here.
     pub upstreams: Vec<Upstream>,
+    /// In any order; the root zone is one of them, and no name is there twice.
     pub zones: Vec<Zone>,
     /// Clients whose answers the zones' [`Aaaa`] modes concern; empty: all.
     pub aaaa_clients: Vec<Prefix>,
+    /// The answer cache.
     pub cache: Cache,
+    /// Bounds on what clients can make us hold.
     pub limits: Limits,
+    /// Where the endpoints are.
     pub http: Http,
+    /// What is logged, and how.
     pub log: Log,
     /// Also export the incumbent's metric names.
     pub coredns_names: bool,
@@ -50,7 +57,9 @@ pub struct Draft {
 /// Where clients find us: UDP and TCP on each address.
 #[derive(Clone, Debug)]
 pub struct Listen {
+    /// Unicast, no IPv4-mapped ones, each once.
     pub addresses: Vec<IpAddr>,
+    /// The port on each address.
     pub port: u16,
     /// `None`: one per core.
     pub workers: Option<NonZeroUsize>,
@@ -61,6 +70,7 @@ pub struct Listen {
 pub struct Node {
     /// Name of the link that carries the addresses.
     pub interface: String,
+    /// How traffic to the addresses is lent to us.
     pub interception: Interception,
     /// Lifetime of the kernel's permission to intercept.
     pub lease: Duration,
@@ -71,23 +81,32 @@ pub struct Node {
 /// The kernel's means of lending us traffic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Interception {
+    /// What the kernel offers, best first.
     Auto,
+    /// The `iptables` program.
     Iptables,
+    /// nftables over netlink.
     Nftables,
+    /// None: whoever asks us was told our address.
     Off,
 }
 
 /// A group of servers that answer alike.
 #[derive(Clone, Debug)]
 pub struct Upstream {
+    /// What routes call it; letters, digits, `-`, `_`, `.`.
     pub name: String,
+    /// Where its servers come from.
     pub members: Members,
+    /// Which of its servers is asked next.
     pub choice: Choice,
+    /// How its servers are asked.
     pub protocol: Protocol,
     /// Name the certificate must carry; needed for [`Protocol::Tls`].
     pub tls_name: Option<String>,
     /// PEM file with the roots to trust; `None`: the public web's.
     pub tls_ca: Option<PathBuf>,
+    /// How a suspected server proves that it is back.
     pub health_check: HealthCheck,
     /// Ask with letters of random case and want them back (draft-vixie-dnsext-dns0x20).
     pub random_case: bool,
@@ -98,24 +117,41 @@ pub struct Upstream {
 pub enum Members {
     /// Follow the `nameserver` lines of this file.
     ResolvConf(PathBuf),
+    /// These; at least one, at most [`MAX_SERVERS`], each once.
     Servers(Vec<Server>),
     /// Follow the endpoints of this Kubernetes Service.
-    Service { namespace: String, name: String },
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its own name.
+        name: String,
+    },
 }
 
 /// One server as the configuration names it. A port left out is 53, or 853 for TLS: already filled in here.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Server {
+    /// Asked at this address.
     Address(SocketAddr),
-    Host { name: String, port: u16 },
+    /// Asked at whatever addresses this name has, resolved again as they expire.
+    Host {
+        /// A legal host name, the final dot optional.
+        name: String,
+        /// The port on each of them.
+        port: u16,
+    },
 }
 
 /// How a group picks the server for the next question.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Choice {
+    /// The one with the fewest unanswered queries.
     LeastOutstanding,
+    /// Any.
     Random,
+    /// Each in turn.
     RoundRobin,
+    /// The first that is not suspected.
     Sequential,
 }
 
@@ -124,7 +160,9 @@ pub enum Choice {
 pub enum Protocol {
     /// UDP, TCP on truncation or suspicion.
     Udp,
+    /// DNS over TCP from the start (RFC 7766).
     Tcp,
+    /// DNS over TLS (RFC 7858).
     Tls,
 }
 
@@ -142,11 +180,15 @@ pub struct HealthCheck {
 /// A part of the name space and what happens to questions in it.
 #[derive(Clone, Debug)]
 pub struct Zone {
+    /// Its apex; the longest match on label bounds wins.
     pub name: Name,
+    /// What happens to a question here.
     pub action: Action,
+    /// What becomes of IPv6 addresses.
     pub aaaa: Aaaa,
     /// Labels allowed in front of the zone's own; more is search-list noise, NXDOMAIN.
     pub max_labels: Option<u8>,
+    /// How long answers live, what is general filled in.
     pub lifetimes: Lifetimes,
 }
 
@@ -155,8 +197,11 @@ pub struct Zone {
 pub enum Action {
     /// Answer with these addresses, here.
     Addresses(Vec<IpAddr>),
+    /// The name exists, the type does not (RFC 2308 section 2.2).
     Nodata,
+    /// The name does not exist (RFC 2308 section 2.1).
     Nxdomain,
+    /// This server does not answer for it (RFC 1035 section 4.1.1).
     Refused,
     /// Ask the upstream with this index.
     Route(usize),
@@ -165,8 +210,10 @@ pub enum Action {
 /// What becomes of IPv6 addresses in answers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Aaaa {
+    /// They stay.
     #[default]
     Keep,
+    /// They go.
     Strip,
     /// Strip where the name has an IPv4 address.
     StripIfA,
@@ -177,7 +224,9 @@ pub enum Aaaa {
 pub struct Lifetimes {
     /// Upper bound on every TTL shown and on the life of an answer.
     pub max_ttl: u32,
+    /// Upper bound on the life of NXDOMAIN and NODATA (RFC 2308 section 5).
     pub max_negative_ttl: u32,
+    /// Lower bound on the life of an answer; not above `max_ttl`.
     pub min_ttl: u32,
     /// Life of a failure, doubled each time it repeats, up to 30 s (RFC 9520 section 3.2: 1 s to 5 min).
     pub failure_ttl: u32,
@@ -194,9 +243,11 @@ pub struct Lifetimes {
 pub struct Cache {
     /// Bytes, bookkeeping included.
     pub memory: usize,
+    /// `None`: names are refreshed when somebody asks.
     pub prefetch: Option<Prefetch>,
     /// Time during which a failed refresh is not tried again (RFC 8767 section 5: 30 s).
     pub recheck: Duration,
+    /// The file that carries answers over a restart; `None`: they are forgotten.
     pub snapshot: Option<PathBuf>,
 }
 
@@ -212,9 +263,13 @@ pub struct Prefetch {
 /// Bounds on what clients can make us hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
+    /// Queries that wait for an upstream.
     pub in_flight: usize,
+    /// Of these, those of one source address.
     pub in_flight_per_client: usize,
+    /// Connections from clients.
     pub tcp_connections: usize,
+    /// Of these, those of one source address.
     pub tcp_connections_per_client: usize,
     /// Sources that may ask; empty: all that reach us.
     pub allow: Vec<Prefix>,
@@ -223,37 +278,49 @@ pub struct Limits {
 /// A network: all addresses that share its first `length` bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Prefix {
+    /// The network's first address, all bits behind `length` zero.
     pub address: IpAddr,
+    /// At most 32 for IPv4, 128 for IPv6.
     pub length: u8,
 }
 
 /// Where the endpoints are; `None`: not served.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Http {
+    /// `/metrics`.
     pub metrics: Option<SocketAddr>,
+    /// `/healthz`, `/readyz`.
     pub health: Option<SocketAddr>,
+    /// `/debug/…`, read only.
     pub debug: Option<SocketAddr>,
+    /// The Unix socket for what changes state; an absolute path.
     pub control: Option<PathBuf>,
 }
 
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Log {
+    /// The least important level that is written.
     pub level: tracing::Level,
+    /// The shape of a line.
     pub format: LogFormat,
+    /// Which queries get a line.
     pub queries: QueryLog,
 }
 
 /// The shape of a log line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LogFormat {
+    /// An object a line.
     Json,
+    /// For people.
     Text,
 }
 
 /// Which queries are logged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QueryLog {
+    /// None.
     Off,
     /// One in so many; 1 is all.
     OneIn(u32),
@@ -262,6 +329,7 @@ pub enum QueryLog {
 /// What a query with RD=0 that the cache cannot answer gets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum NonRecursive {
+    /// Ask upstream, as if RD were set.
     Forward,
     /// REFUSED with EDE 20 (RFC 8914 section 4.21).
     #[default]
@@ -320,7 +388,9 @@ impl Prefix {
     /// Whether `address` lies in this network. An IPv4-mapped IPv6 address counts as its IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(it)) => same_first_bits(net.to_bits().into(), it.to_bits().into(), 32, self.length),
+            (IpAddr::V4(net), IpAddr::V4(it)) => {
+                same_first_bits(net.to_bits().into(), it.to_bits().into(), 32, self.length)
+            }
             (IpAddr::V6(net), IpAddr::V6(it)) => same_first_bits(net.to_bits(), it.to_bits(), 128, self.length),
             _ => false,
         }

@@ -13,7 +13,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -28,6 +28,9 @@ const RETRY_MAX: Duration = Duration::from_millis(400);
 const SILENCE: Duration = Duration::from_millis(1500);
 /// Longest time a server is asked without EDNS because it seemed not to know it (E16).
 const PLAIN_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// Time for which a group that forwards to ourselves is left alone; the loop may be gone after the next reload.
+const LOOP_FOR: Duration = Duration::from_secs(30);
 
 /// All groups of the plan, by its index.
 pub struct Upstreams {
@@ -45,6 +48,8 @@ pub struct Group {
     rotor: AtomicUsize,
     /// Milliseconds since the epoch at which the group last came back from silence; 0: never gone.
     recovered_at: AtomicU64,
+    /// Milliseconds since the epoch until which the group counts as forwarding to ourselves.
+    looping_until: AtomicU64,
     epoch: Instant,
 }
 
@@ -60,6 +65,8 @@ pub struct Server {
     round_trip: AtomicU32,
     /// Milliseconds since the epoch until which it is asked without EDNS.
     plain_until: AtomicU64,
+    /// It has answered with EDNS before, so its silence says nothing about EDNS.
+    knows_edns: AtomicBool,
 }
 
 /// Whether a server is believed to answer.
@@ -83,6 +90,7 @@ impl Upstreams {
                 servers: ArcSwap::new(known.map_or_else(Arc::default, |known| known.servers.load_full())),
                 rotor: AtomicUsize::new(0),
                 recovered_at: AtomicU64::new(known.map_or(0, |known| known.recovered_at.load(Ordering::Relaxed))),
+                looping_until: AtomicU64::new(0),
                 epoch,
             };
             if let plan::Members::Servers(list) = &plan.members {
@@ -138,29 +146,30 @@ impl Group {
     pub fn choose(&self, tried: &[SocketAddr], dice: u32) -> Option<Arc<Server>> {
         let servers = self.servers.load();
         let untried = || servers.iter().filter(|server| !tried.contains(&server.address));
-        let healthy = untried().filter(|server| self.health(server) == Health::Healthy).count();
-        let eligible = |server: &&Arc<Server>| healthy == 0 || self.health(server) == Health::Healthy;
-        let count = untried().filter(eligible).count();
-        if count == 0 {
-            return None;
+        // What others change meanwhile is read once: the list and the loads in it stay as they are from here on.
+        let mut eligible: Vec<_> = untried().filter(|server| self.health(server) == Health::Healthy).collect();
+        let suspects_only = eligible.is_empty();
+        if suspects_only {
+            eligible.extend(untried());
         }
-        // With every server under suspicion, whichever comes back first shall be found: no preference then.
-        let choice = if healthy == 0 && self.choice != Choice::Sequential { Choice::Random } else { self.choice };
-        let random = dice as usize % count;
-        let nth = match choice {
-            Choice::Sequential => 0,
-            Choice::Random => random,
-            Choice::RoundRobin => self.rotor.fetch_add(1, Ordering::Relaxed) % count,
+        let random = |count: usize| dice as usize % count;
+        let count = eligible.len();
+        let chosen = match self.choice {
+            _ if count == 0 => return None,
+            Choice::Sequential => eligible[0],
+            // With every server under suspicion, whichever comes back first shall be found: no preference then.
+            _ if suspects_only => eligible[random(count)],
+            Choice::Random => eligible[random(count)],
+            Choice::RoundRobin => eligible[self.rotor.fetch_add(1, Ordering::Relaxed) % count],
             Choice::LeastOutstanding => {
-                let loads = || untried().filter(eligible).map(|server| server.outstanding.load(Ordering::Relaxed));
-                let least = loads().min()?;
+                let loads: Vec<u32> = eligible.iter().map(|server| server.outstanding()).collect();
+                let least = loads.iter().min()?;
                 // Among equals the dice decide, else the first would get all the quiet hours.
-                let equals = loads().filter(|load| *load == least).count();
-                let wanted = dice as usize % equals;
-                loads().enumerate().filter(|(_, load)| *load == least).nth(wanted).map_or(random, |(index, _)| index)
+                let equals: Vec<usize> = (0..count).filter(|index| loads[*index] == *least).collect();
+                eligible[equals[random(equals.len())]]
             }
         };
-        untried().filter(eligible).nth(nth).cloned()
+        Some(Arc::clone(chosen))
     }
 
     /// Whether `server` is believed to answer.
@@ -232,6 +241,17 @@ impl Group {
         server.plain_until.store(self.millis(now + PLAIN_FOR), Ordering::Relaxed);
     }
 
+    /// A question of ours came back to us: the group is not asked for a while. True if that is news.
+    pub fn note_loop(&self, now: Instant) -> bool {
+        let before = self.looping_until.swap(self.millis(now + LOOP_FOR), Ordering::Relaxed);
+        before <= self.millis(now)
+    }
+
+    /// Whether the group counts as forwarding to ourselves.
+    pub fn is_looping(&self, now: Instant) -> bool {
+        self.millis(now) < self.looping_until.load(Ordering::Relaxed)
+    }
+
     fn millis(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_millis() as u64
     }
@@ -248,6 +268,7 @@ impl Server {
             failing_since: AtomicU64::new(0),
             round_trip: AtomicU32::new(0),
             plain_until: AtomicU64::new(0),
+            knows_edns: AtomicBool::new(false),
         }
     }
 
@@ -268,6 +289,16 @@ impl Server {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),
         }
+    }
+
+    /// Whether it has answered with EDNS before.
+    pub fn knows_edns(&self) -> bool {
+        self.knows_edns.load(Ordering::Relaxed)
+    }
+
+    /// It has answered with EDNS.
+    pub fn note_edns(&self) {
+        self.knows_edns.store(true, Ordering::Relaxed);
     }
 
     /// Failures in a row.
@@ -302,6 +333,7 @@ mod tests {
             servers: ArcSwap::default(),
             rotor: AtomicUsize::new(0),
             recovered_at: AtomicU64::new(0),
+            looping_until: AtomicU64::new(0),
             epoch,
         };
         let addresses: Vec<SocketAddr> = (1..=count).map(address).collect();

@@ -170,21 +170,30 @@ fn upstreams(plan: &Plan) -> Vec<String> {
     let rows: Vec<Vec<String>> = plan
         .upstreams
         .iter()
-        .map(|upstream| vec![upstream.name.clone(), transport(upstream), upstream.choice.to_string(), upstream.members.to_string()])
+        .map(|upstream| {
+            vec![upstream.name.clone(), transport(upstream), upstream.choice.to_string(), upstream.members.to_string()]
+        })
         .collect();
     let mut lines = table(&rows);
-    for upstream in &plan.upstreams {
-        let check = &upstream.health_check;
-        let extra = if upstream.random_case { ", letters in random case" } else { "" };
-        lines.push(format!(
-            "{}: suspect after {} in a row, then asked for {} NS every {}{extra}",
-            upstream.name,
-            if check.max_fails == 1 { "1 failure".to_owned() } else { format!("{} failures", check.max_fails) },
-            check.name,
-            human_duration(check.interval),
-        ));
+    let checks: Vec<String> = plan.upstreams.iter().map(watch).collect();
+    if let Some(first) = checks.first()
+        && checks.iter().all(|check| check == first)
+    {
+        lines.push(first.clone());
+    } else {
+        let named = plan.upstreams.iter().zip(checks).map(|(upstream, check)| vec![upstream.name.clone(), check]);
+        lines.extend(table(&named.collect::<Vec<_>>()));
     }
     lines
+}
+
+/// When a server is no longer trusted, and how it gets back.
+fn watch(upstream: &Upstream) -> String {
+    let check = &upstream.health_check;
+    let fails =
+        if check.max_fails == 1 { "1 failure".to_owned() } else { format!("{} failures in a row", check.max_fails) };
+    let case = if upstream.random_case { "; letters in random case" } else { "" };
+    format!("suspect after {fails}, then probed ({} NS) every {}{case}", check.name, human_duration(check.interval))
 }
 
 fn transport(upstream: &Upstream) -> String {
@@ -231,7 +240,11 @@ fn cache(plan: &Plan) -> Vec<String> {
 
 fn limits(plan: &Plan) -> Vec<String> {
     let limits = &plan.limits;
-    let who = if limits.allow.is_empty() { "anyone that reaches it may ask".to_owned() } else { format!("only {} may ask", list(&limits.allow)) };
+    let who = if limits.allow.is_empty() {
+        "anyone that reaches it may ask".to_owned()
+    } else {
+        format!("only {} may ask", list(&limits.allow))
+    };
     let shy = match plan.non_recursive {
         NonRecursive::Forward => "asked on",
         NonRecursive::Refuse => "answered from the cache or REFUSED",

@@ -24,7 +24,8 @@ pub(super) fn execute(args: &Args) -> Exit {
 fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "nodens", &mut script);
-    String::from_utf8(script).unwrap_or_else(|_| unreachable!("our commands are ASCII, and so is {:?}'s script", shell.to_possible_value()))
+    String::from_utf8(script)
+        .unwrap_or_else(|_| unreachable!("our commands are ASCII, and so is {:?}'s script", shell.to_possible_value()))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const USUAL_PORT: u16 = 1053;
 /// Ports tried until one is free for UDP and TCP both.
 const PORT_ATTEMPTS: usize = 16;
 
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   nodens demo                   a tour: hit, miss, route, search noise, outage, recovery
   nodens demo --serve           no tour: leave everything running, and ask it with dig
@@ -73,7 +73,7 @@ pub(super) fn execute(args: &Args) -> Exit {
 // === impl Args ===
 
 impl Args {
-    fn play(self, screen: &mut Screen<impl Write>) -> io::Result<Exit> {
+    fn play(&self, screen: &mut Screen<impl Write>) -> io::Result<Exit> {
         let began = Instant::now();
         screen.title("Nodens demo", "one process, no root, no network")?;
         let stage = Stage::set(if self.serve { USUAL_PORT } else { 0 })?;
@@ -134,8 +134,9 @@ impl Stage {
         screen.section(&format!("Every step was right, in {}", show_time(began.elapsed())))?;
         // A question without an answer ends the tour, so that here none is lost.
         screen.pair("asked", &format!("{0} questions, {0} answers, 0 lost", tally.asked))?;
-        let total = cluster + technitium;
-        screen.pair("upstream", &format!("{total} queries: cluster DNS {cluster}, Technitium {technitium}"))?;
+        let (total, unheard) = (cluster + technitium, tally.unheard);
+        let shares = format!("cluster DNS {cluster} ({unheard} while silent), Technitium {technitium}");
+        screen.pair("upstream", &format!("{total} queries: {shares}"))?;
         screen.pair("hit rate", &format!("{} % answered without a query of their own", tally.hit_rate()))?;
         screen.section("Next")?;
         screen.pair("try it", "nodens demo --serve          and ask with dig")?;

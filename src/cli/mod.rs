@@ -37,7 +37,7 @@ Examples:
   nodens run                           127.0.0.1:1053, to the servers in /etc/resolv.conf
   dig @127.0.0.1 -p 1053 example.com   ask it
   nodens check -c nodens.yaml          every mistake at once, or the plan in words
-  nodens run -c nodens.yaml            as configured; SIGHUP or a changed file reloads, SIGTERM drains
+  nodens run -c nodens.yaml            as configured; SIGHUP reloads, SIGTERM drains
 
 Exit codes:
   0  done

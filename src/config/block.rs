@@ -181,7 +181,11 @@ pub(super) fn list<T>(
     let items = match &node.value {
         Value::List(items) => items,
         Value::Null => {
-            notes.add(key.spot, format!("`{path}` says nothing"), "write a list, [] for an empty one, or take the key out");
+            notes.add(
+                key.spot,
+                format!("`{path}` says nothing"),
+                "write a list, [] for an empty one, or take the key out",
+            );
             return None;
         }
         Value::Text(text) => {
@@ -196,6 +200,8 @@ pub(super) fn list<T>(
         }
         Value::Broken => return None,
     };
-    let read_item = |(index, item): (u32, &Node)| scalar(path, &Key { spot: item.spot, text: String::new() }, item, notes, &read).unwrap_or_else(|| filler(index));
+    let read_item = |(index, item): (u32, &Node)| {
+        scalar(path, &Key { spot: item.spot, text: String::new() }, item, notes, &read).unwrap_or_else(|| filler(index))
+    };
     Some((0..).zip(items).map(read_item).collect())
 }

@@ -34,7 +34,9 @@ pub(super) fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result
                 (Some(value), Some(default)) if value.is_empty() => out.push_str(default),
                 (Some(value), _) => out.push_str(&value),
                 (None, Some(default)) => out.push_str(default),
-                (None, None) => return Err(Unexpanded { reference: reference(), reason: Reason::Unset(name.to_owned()) }),
+                (None, None) => {
+                    return Err(Unexpanded { reference: reference(), reason: Reason::Unset(name.to_owned()) });
+                }
             }
             rest = &inside[end + 1..];
         } else {

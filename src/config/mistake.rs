@@ -85,7 +85,9 @@ pub struct Mistake {
 /// A place in a file; both count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Place {
+    /// The line's number.
     pub line: usize,
+    /// The character's number in it.
     pub column: usize,
 }
 
@@ -122,7 +124,8 @@ impl<'t> Notes<'t> {
         }
         let place = Some(Place { line: spot.line, column: spot.column + 1 });
         let excerpt = self.excerpt(spot);
-        self.mistakes.push((spot, Mistake { place, excerpt, what: printable(&what.into()), remedy: printable(&remedy.into()) }));
+        self.mistakes
+            .push((spot, Mistake { place, excerpt, what: printable(&what.into()), remedy: printable(&remedy.into()) }));
     }
 
     /// Whether a mistake at this very place is known: others there may be its consequences.
@@ -211,7 +214,8 @@ fn printable(text: &str) -> String {
 
 /// Neither a control character nor one that turns the direction of writing.
 fn is_harmless(character: char) -> bool {
-    !character.is_control() && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    !character.is_control()
+        && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

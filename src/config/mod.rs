@@ -26,14 +26,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::plan::{
-    Action, Aaaa, Cache, Choice, Draft, HealthCheck, Http, Lifetimes, Limits, Listen, Log, Members, NonRecursive, Plan,
+    Aaaa, Action, Cache, Choice, Draft, HealthCheck, Http, Lifetimes, Limits, Listen, Log, Members, NonRecursive, Plan,
     Protocol, Upstream, Zone,
 };
 use crate::wire::Name;
 
 pub use mistake::{ConfigErrors, Mistake, Place};
 
-/// Bytes of the largest file read: what a ConfigMap can hold.
+/// Bytes of the largest file read: what a `ConfigMap` can hold.
 pub const MAX_FILE: usize = 1 << 20;
 
 /// Reads the file at `path`. `env` gives the value of an environment variable, if it is set.
@@ -53,9 +53,16 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, C
         // A text cut at the bound may end within a character; its size is what matters then.
         Err(_) if octets.len() > MAX_FILE => Err(too_large(&file_name)),
         Err(error) => {
-            let line = octets[..error.valid_up_to()].iter().filter(|&&octet| octet == b'\n').count() + 1;
-            let what = format!("this file is no text in UTF-8: octet {} (line {line}) belongs to no character", error.valid_up_to());
-            Err(ConfigErrors::whole(&file_name, what, "is it the right file? A configuration is YAML, such as those in manifests/examples"))
+            let line = octets[..error.valid_up_to()].split(|&octet| octet == b'\n').count();
+            let what = format!(
+                "this file is no text in UTF-8: octet {} (line {line}) belongs to no character",
+                error.valid_up_to()
+            );
+            Err(ConfigErrors::whole(
+                &file_name,
+                what,
+                "is it the right file? A configuration is YAML, such as those in manifests/examples",
+            ))
         }
     }
 }

@@ -17,6 +17,7 @@ use super::mistake::{Notes, Spot};
 const MAX_DEPTH: usize = 32;
 /// Nodes that aliases may add, so that a few lines cannot grow into gigabytes.
 const MAX_ALIASED: usize = 10_000;
+const TEMPLATE: &str = "fill in the template first: {{ }} stands for something that is not here";
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -57,11 +58,11 @@ impl Node {
 
     /// The place of what `path` names, or of the deepest part of it that is written.
     ///
-    /// Keys are compared as `same` says, list items by their index.
-    pub(super) fn locate(&self, path: &[String], same: &impl Fn(&str, &str) -> bool) -> Located {
+    /// List items go by their index.
+    pub(super) fn locate(&self, path: &[String]) -> Located {
         let Some((part, rest)) = path.split_first() else { return Located::Whole(self.spot) };
         let inner = match &self.value {
-            Value::Map(entries) => entries.iter().find(|(key, _)| same(&key.text, part)).map(|(key, node)| {
+            Value::Map(entries) => entries.iter().find(|(key, _)| key.text == *part).map(|(key, node)| {
                 // A block is underlined at its key, a value at itself.
                 let whole = if matches!(node.value, Value::Text(_)) { node.spot } else { key.spot };
                 (node, whole, key.spot)
@@ -74,7 +75,7 @@ impl Node {
         match inner {
             None => Located::Nearest(None),
             Some((_, whole, _)) if rest.is_empty() => Located::Whole(whole),
-            Some((node, _, key)) => match node.locate(rest, same) {
+            Some((node, _, key)) => match node.locate(rest) {
                 Located::Nearest(None) => Located::Nearest(Some(key)),
                 found => found,
             },
@@ -203,6 +204,11 @@ impl<'t> Builder<'t, '_, '_> {
             let Some((event, span)) = self.next()? else { break };
             let node = self.node(event, &span)?;
             let Some(key) = key else { continue };
+            if key.text == "<<" {
+                let remedy = "write the keys out; `&name` and `*name` work for whole values";
+                self.notes.add(key.spot, "merge keys are no part of YAML 1.2", remedy);
+                continue;
+            }
             if let Some(line) = lines.get(&key.text) {
                 let what = format!("`{}` is here twice: it stands at line {line} already", key.text);
                 self.notes.add(key.spot, what, "keep one of them");
@@ -219,8 +225,13 @@ impl<'t> Builder<'t, '_, '_> {
         if let Event::Scalar(text, ..) = event {
             return Ok(Some(Key { spot: spot(span), text: text.into_owned() }));
         }
-        let remedy = "write a plain word before the colon; what begins with [, { or * goes into quotes";
-        self.notes.add(spot(span), "a key must be a word", remedy);
+        let at = spot(span);
+        let remedy = if self.notes.line(at).contains("{{") {
+            TEMPLATE
+        } else {
+            "write a plain word before the colon; what begins with [, { or * goes into quotes"
+        };
+        self.notes.add(at, "a key must be a word", remedy);
         self.node(event, span)?;
         Ok(None)
     }
@@ -245,7 +256,8 @@ impl<'t> Builder<'t, '_, '_> {
                     ),
                     Reason::BadName => (
                         format!("`{reference}` names no environment variable"),
-                        "write ${NAME} or ${NAME:-default} with letters, digits and _, or $$ for a dollar sign".to_owned(),
+                        "write ${NAME} or ${NAME:-default} with letters, digits and _, or $$ for a dollar sign"
+                            .to_owned(),
                     ),
                 };
                 self.notes.add(at, what, remedy);
@@ -301,7 +313,7 @@ impl<'t> Builder<'t, '_, '_> {
             _ if line.contains("${") => {
                 "put the reference into quotes, \"${NAME}\": a brace ends a bare value between [ ] and { }"
             }
-            _ if line.contains("{{") => "fill in the template first: {{ }} is not YAML",
+            _ if line.contains("{{") => TEMPLATE,
             ErrorKind::UnclosedFlowCollection { .. }
             | ErrorKind::UnexpectedEofFlowSequence
             | ErrorKind::UnexpectedEofFlowMapping
@@ -314,10 +326,12 @@ impl<'t> Builder<'t, '_, '_> {
             }
             ErrorKind::UnclosedQuotedScalar => "close the quotation mark",
             ErrorKind::RecursionLimitExceeded => "no key needs blocks this deep",
-            ErrorKind::UnexpectedEof
-            | ErrorKind::UnexpectedEofBlockMapping
-            | ErrorKind::UnexpectedEofBlockSequence => "the file ends too early: is it complete?",
-            ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => "write `key: value`, with a space behind the colon",
+            ErrorKind::UnexpectedEof | ErrorKind::UnexpectedEofBlockMapping | ErrorKind::UnexpectedEofBlockSequence => {
+                "the file ends too early: is it complete?"
+            }
+            ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => {
+                "write `key: value`, with a space behind the colon"
+            }
             ErrorKind::UnexpectedCharacter { .. } => "put the value into quotes",
             _ => "line keys of one block up below each other, and put a value that holds `: ` or ` #` into quotes",
         };

@@ -17,7 +17,8 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// # Errors
 /// What is wrong with the text.
 pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
-    let wrong = || Wrong::new(format!("`{text}` is no duration"), "write a number and its unit: 250ms, 3s, 5m, 24h, 7d");
+    let wrong =
+        || Wrong::new(format!("`{text}` is no duration"), "write a number and its unit: 250ms, 3s, 5m, 24h, 7d");
     if text.is_empty() || text.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.') {
         let example = if text.is_empty() { "3" } else { text };
         return Err(Wrong::new(format!("`{text}` has no unit"), format!("write {example}s, or ms, m, h, d")));
@@ -46,7 +47,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
 pub(super) fn seconds(text: &str) -> Result<u32, Wrong> {
     let duration = duration(text)?;
     if duration.subsec_nanos() != 0 {
-        return Err(Wrong::new(format!("`{text}` is not a whole number of seconds"), "lifetimes in DNS are seconds: write 1s, 30s"));
+        return Err(Wrong::new(
+            format!("`{text}` is not a whole number of seconds"),
+            "lifetimes in DNS are seconds: write 1s, 30s",
+        ));
     }
     Ok(u32::try_from(duration.as_secs()).expect("a century has less than 2^32 seconds"))
 }
@@ -127,7 +131,24 @@ mod tests {
     #[test]
     fn what_is_no_duration_is_refused() {
         let many = "9".repeat(40) + "s";
-        for text in ["", "3", "1.5", "s", "-3s", "3 s", "3w", "3S", "1.s", ".5s", "1..5s", "0.0001s", "9999999999d", "3s4", &many, "٣s"] {
+        for text in [
+            "",
+            "3",
+            "1.5",
+            "s",
+            "-3s",
+            "3 s",
+            "3w",
+            "3S",
+            "1.s",
+            ".5s",
+            "1..5s",
+            "0.0001s",
+            "9999999999d",
+            "3s4",
+            &many,
+            "٣s",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert!(seconds("250ms").is_err());

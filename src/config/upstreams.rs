@@ -1,6 +1,6 @@
 //! The block `upstreams`: groups of servers.
 
-use crate::plan::{Choice, HealthCheck, Members, Protocol, Server, Upstream};
+use crate::plan::{Choice, HealthCheck, MAX_UPSTREAMS, Members, Protocol, Server, Upstream};
 
 use super::block::Block;
 use super::mistake::Notes;
@@ -12,9 +12,9 @@ use super::yaml::set;
 /// The keys that say where a group's servers come from; a group has one of them.
 const SOURCES: [&str; 3] = ["servers", "service", "resolv_conf"];
 
-/// Reads all groups. One with mistakes is there too, so that what refers to it is not wrong as well.
+/// Reads all groups, up to the first that is one too many. One with mistakes is there too, so that what refers to it is not wrong as well.
 pub(super) fn read(block: &Block<'_>, notes: &mut Notes<'_>) -> Vec<Upstream> {
-    block.entries().iter().map(|(key, node)| upstream(block, key, node, notes)).collect()
+    block.entries().iter().take(MAX_UPSTREAMS + 1).map(|(key, node)| upstream(block, key, node, notes)).collect()
 }
 
 fn upstream(parent: &Block<'_>, key: &Key, node: &Node, notes: &mut Notes<'_>) -> Upstream {
@@ -38,7 +38,10 @@ fn upstream(parent: &Block<'_>, key: &Key, node: &Node, notes: &mut Notes<'_>) -
     upstream.tls_name = block.value("tls_name", notes, tls_name);
     upstream.tls_ca = block.value("tls_ca", notes, path);
     // What could not be read was meant for something: a stand-in keeps the rules between keys quiet.
-    if protocol.is_none() && block.find("protocol").is_some() && (upstream.tls_name.is_some() || upstream.tls_ca.is_some()) {
+    if protocol.is_none()
+        && block.find("protocol").is_some()
+        && (upstream.tls_name.is_some() || upstream.tls_ca.is_some())
+    {
         upstream.protocol = Protocol::Tls;
     }
     if upstream.protocol == Protocol::Tls && upstream.tls_name.is_none() && block.find("tls_name").is_some() {
@@ -83,7 +86,10 @@ fn stand_in() -> Members {
 fn service(text: &str) -> Result<Members, Wrong> {
     match text.split_once('/') {
         Some((namespace, name)) => Ok(Members::Service { namespace: namespace.to_owned(), name: name.to_owned() }),
-        None => Err(Wrong::new(format!("`{text}` names no namespace"), format!("write NAMESPACE/NAME, such as kube-system/{text}"))),
+        None => Err(Wrong::new(
+            format!("`{text}` names no namespace"),
+            format!("write NAMESPACE/NAME, such as kube-system/{text}"),
+        )),
     }
 }
 
@@ -93,7 +99,10 @@ fn tls_name(text: &str) -> Result<String, Wrong> {
     if is_host_name(bare) || bare.parse::<std::net::IpAddr>().is_ok() {
         return Ok(bare.to_owned());
     }
-    Err(Wrong::new(format!("`{text}` is no name a certificate can have"), "write the servers' host name, such as dns.quad9.net"))
+    Err(Wrong::new(
+        format!("`{text}` is no name a certificate can have"),
+        "write the servers' host name, such as dns.quad9.net",
+    ))
 }
 
 fn health_check(mut block: Block<'_>, notes: &mut Notes<'_>) -> HealthCheck {

@@ -5,7 +5,6 @@
 //!
 //! Read first: RFC 4291 section 2.2 (IPv6 addresses), RFC 4632 section 3.1 (prefixes), RFC 1123 section 2.1 (host names).
 
-use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -45,9 +44,13 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Result<T
     Err(Wrong::new(format!("`{text}` is none of the choices"), remedy))
 }
 
-/// The words as a choice: "`a`, `b` or `c`".
+/// The words as a choice: "`a`, `b` or `c`"; of many, the first ones.
 pub(super) fn either<'w>(words: impl Iterator<Item = &'w str>) -> String {
-    let words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
+    const MOST: usize = 16;
+    let mut words: Vec<String> = words.take(MOST + 1).map(|word| format!("`{word}`")).collect();
+    if words.len() > MOST {
+        "another".clone_into(&mut words[MOST]);
+    }
     match words.split_last() {
         None => String::new(),
         Some((only, [])) => only.clone(),
@@ -76,28 +79,11 @@ pub(super) fn boolean(text: &str) -> Result<bool, Wrong> {
 ///
 /// # Errors
 /// What is wrong with the text.
-pub(super) fn number<T: FromStr + Display + Bounded>(text: &str) -> Result<T, Wrong> {
+pub(super) fn number<T: FromStr>(text: &str) -> Result<T, Wrong> {
     if text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_digit()) {
         return Err(Wrong::new(format!("`{text}` is no whole number"), "write digits only, such as 64"));
     }
-    text.parse().map_err(|_| Wrong::new(format!("`{text}` is too large"), format!("write at most {}", T::MOST)))
-}
-
-/// The whole numbers that configurations contain.
-pub(super) trait Bounded {
-    const MOST: Self;
-}
-
-impl Bounded for u8 {
-    const MOST: Self = Self::MAX;
-}
-
-impl Bounded for u32 {
-    const MOST: Self = Self::MAX;
-}
-
-impl Bounded for usize {
-    const MOST: Self = Self::MAX;
+    text.parse().map_err(|_| Wrong::new(format!("`{text}` is too large"), "write a smaller number"))
 }
 
 /// Reads a port, 1 to 65535.
@@ -121,7 +107,10 @@ pub(super) fn workers(text: &str) -> Result<Option<NonZeroUsize>, Wrong> {
     }
     match text.parse() {
         Ok(count) => Ok(Some(count)),
-        Err(_) => Err(Wrong::new(format!("`{text}` is no number of threads"), "write `auto` for one per core, or a number from 1")),
+        Err(_) => Err(Wrong::new(
+            format!("`{text}` is no number of threads"),
+            "write `auto` for one per core, or a number from 1",
+        )),
     }
 }
 
@@ -228,7 +217,10 @@ pub(super) fn server(text: &str, default_port: u16) -> Result<Server, Wrong> {
         Wrong::new(format!("`{text}` is no server"), remedy)
     };
     if text.contains("://") {
-        return Err(Wrong::new(format!("`{text}` is no server"), "write the host alone; `protocol:` says how it is asked"));
+        return Err(Wrong::new(
+            format!("`{text}` is no server"),
+            "write the host alone; `protocol:` says how it is asked",
+        ));
     }
     let (name, port) = match text.split_once(':') {
         Some((_, rest)) if rest.contains(':') => return Err(wrong()),
@@ -267,7 +259,10 @@ pub(super) fn name(text: &str) -> Result<Name, Wrong> {
 /// What is wrong with the text.
 pub(super) fn path(text: &str) -> Result<PathBuf, Wrong> {
     if text.trim().is_empty() || text.chars().any(char::is_control) {
-        return Err(Wrong::new(format!("`{}` is no path", text.escape_debug()), "write the path of a file, such as /run/nodens/cache"));
+        return Err(Wrong::new(
+            format!("`{}` is no path", text.escape_debug()),
+            "write the path of a file, such as /run/nodens/cache",
+        ));
     }
     Ok(PathBuf::from(text))
 }
@@ -282,7 +277,10 @@ pub(super) fn query_log(text: &str) -> Result<QueryLog, Wrong> {
         "all" => Ok(QueryLog::OneIn(1)),
         _ => match text.strip_prefix("1/").and_then(|many| many.parse().ok()) {
             Some(many) if many > 0 => Ok(QueryLog::OneIn(many)),
-            _ => Err(Wrong::new(format!("`{text}` is no share of the queries"), "write `off`, `all`, or a share such as 1/1000")),
+            _ => Err(Wrong::new(
+                format!("`{text}` is no share of the queries"),
+                "write `off`, `all`, or a share such as 1/1000",
+            )),
         },
     }
 }
@@ -324,7 +322,20 @@ mod tests {
 
     #[test]
     fn what_is_no_server_is_refused() {
-        for text in ["", ".", "10.96.0.530", "10.96.0", "1.1.1.1:0", "1.1.1.1:65536", "host:", "host:+53", "a..b", "fd00::x", "https://dns.google", "a b"] {
+        for text in [
+            "",
+            ".",
+            "10.96.0.530",
+            "10.96.0",
+            "1.1.1.1:0",
+            "1.1.1.1:65536",
+            "host:",
+            "host:+53",
+            "a..b",
+            "fd00::x",
+            "https://dns.google",
+            "a b",
+        ] {
             assert!(server(text, 53).is_err(), "{text}");
         }
     }

@@ -5,6 +5,8 @@
 //!
 //! Read first: `config.md` of the design.
 
+use std::collections::HashMap;
+
 use crate::plan::{
     Aaaa, Cache, Draft, Flaw, Http, Interception, Lifetimes, Limits, Listen, Log, LogFormat, Node as NodePlan,
     NonRecursive, Plan, Prefetch, Prefix,
@@ -14,7 +16,7 @@ use crate::wire::Name;
 use super::block::{Block, Switch};
 use super::mistake::{ConfigErrors, Notes, Spot};
 use super::suggest::nearest;
-use super::tree::{self, Located, Node, Value};
+use super::tree::{self, Key, Located, Node, Value};
 use super::units::{bytes, duration, percent, seconds};
 use super::values::{Wrong, boolean, either, ip, number, path, port, prefix, query_log, socket, word, workers};
 use super::{upstreams, zones};
@@ -43,18 +45,13 @@ pub(super) fn read(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<Str
         }
     };
     let Some(block) = Block::open("", first_key, &root, &mut notes) else { return Err(empty(file_name)) };
-    let draft = document(block, &mut notes);
-    match Plan::new(draft) {
-        Ok(plan) => notes.finish(file_name).map(|()| plan),
-        Err(flaws) => {
-            note_flaws(&flaws, &root, first_key, &mut notes);
-            match notes.finish(file_name) {
-                Err(errors) => Err(errors),
-                // Every flaw fell on a place with a mistake; then there was a mistake.
-                Ok(()) => unreachable!("a flaw is noted unless a mistake at its place is"),
-            }
-        }
-    }
+    let (draft, general) = document(block, &mut notes);
+    // What is written for all zones must be right even where each has lifetimes of its own.
+    let mut flaws = general.flaws(&["cache"]);
+    let plan = Plan::new(draft).map_err(|more| flaws.extend(more));
+    note_flaws(&flaws, &root, first_key, &mut notes);
+    notes.finish(file_name)?;
+    Ok(plan.expect("a flaw is noted, unless there is a mistake at its place; so there would be an error"))
 }
 
 fn empty(file_name: &str) -> ConfigErrors {
@@ -62,7 +59,8 @@ fn empty(file_name: &str) -> ConfigErrors {
     ConfigErrors::whole(file_name, "this file is empty", remedy)
 }
 
-fn document(mut root: Block<'_>, notes: &mut Notes<'_>) -> Draft {
+/// The draft, and the lifetimes its zones inherit.
+fn document(mut root: Block<'_>, notes: &mut Notes<'_>) -> (Draft, Lifetimes) {
     let listen = root.block("listen", notes).map_or_else(Listen::default, |block| listen(block, notes));
     let upstreams = root.block("upstreams", notes).map(|block| upstreams::read(&block, notes)).unwrap_or_default();
     let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
@@ -70,8 +68,7 @@ fn document(mut root: Block<'_>, notes: &mut Notes<'_>) -> Draft {
         Switch::LeftOut | Switch::Off => None,
         Switch::On(block) => Some(node(block, &names, notes)),
     };
-    let (cache, lifetimes) =
-        root.block("cache", notes).map_or_else(Default::default, |block| cache(block, notes));
+    let (cache, lifetimes) = root.block("cache", notes).map_or_else(Default::default, |block| cache(block, notes));
     let aaaa = root.value("aaaa", notes, |text| word(text, Aaaa::WORDS)).unwrap_or_default();
     let general = zones::General { aaaa, lifetimes, upstreams: &names };
     let zones = root.block("zones", notes).map(|block| zones::read(&block, &general, notes)).unwrap_or_default();
@@ -86,7 +83,9 @@ fn document(mut root: Block<'_>, notes: &mut Notes<'_>) -> Draft {
     });
     let non_recursive = root.value("non_recursive", notes, |text| word(text, NonRecursive::WORDS)).unwrap_or_default();
     root.close(notes);
-    Draft { listen, node, upstreams, zones, aaaa_clients, cache, limits, http, log, coredns_names, non_recursive }
+    let draft =
+        Draft { listen, node, upstreams, zones, aaaa_clients, cache, limits, http, log, coredns_names, non_recursive };
+    (draft, lifetimes)
 }
 
 fn listen(mut block: Block<'_>, notes: &mut Notes<'_>) -> Listen {
@@ -94,7 +93,11 @@ fn listen(mut block: Block<'_>, notes: &mut Notes<'_>) -> Listen {
     let filler = |index| std::net::Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(index)).into();
     let addresses = block.list("addresses", notes, ip, filler);
     if addresses.is_none() && block.find("addresses").is_none() {
-        notes.add(block.spot, "`listen` names no addresses", "add `addresses: [127.0.0.1]`, or leave `listen` out for 127.0.0.1:1053");
+        notes.add(
+            block.spot,
+            "`listen` names no addresses",
+            "add `addresses: [127.0.0.1]`, or leave `listen` out for 127.0.0.1:1053",
+        );
     }
     let listen = Listen {
         addresses: addresses.unwrap_or_else(|| Listen::default().addresses),
@@ -106,7 +109,8 @@ fn listen(mut block: Block<'_>, notes: &mut Notes<'_>) -> Listen {
 }
 
 fn node(mut block: Block<'_>, upstreams: &[&str], notes: &mut Notes<'_>) -> NodePlan {
-    let interception = |text: &str| if super::values::is_off(text) { Ok(Interception::Off) } else { word(text, Interception::WORDS) };
+    let interception =
+        |text: &str| if super::values::is_off(text) { Ok(Interception::Off) } else { word(text, Interception::WORDS) };
     let node = NodePlan {
         interface: block.value("interface", notes, |text| Ok(text.to_owned())).unwrap_or_else(|| "nodens".to_owned()),
         interception: block.value("interception", notes, interception).unwrap_or(Interception::Auto),
@@ -177,9 +181,16 @@ pub(super) fn set<T>(field: &mut T, read: Option<T>) {
 
 fn limits(mut block: Block<'_>, notes: &mut Notes<'_>) -> Limits {
     let mut limits = Limits::default();
-    set(&mut limits.in_flight, block.value("in_flight", notes, number));
+    // Whoever lowers the whole alone does not mean one client's part to stay above it.
+    if let Some(all) = block.value("in_flight", notes, number) {
+        limits.in_flight = all;
+        limits.in_flight_per_client = limits.in_flight_per_client.min(all.max(1));
+    }
     set(&mut limits.in_flight_per_client, block.value("in_flight_per_client", notes, number));
-    set(&mut limits.tcp_connections, block.value("tcp_connections", notes, number));
+    if let Some(all) = block.value("tcp_connections", notes, number) {
+        limits.tcp_connections = all;
+        limits.tcp_connections_per_client = limits.tcp_connections_per_client.min(all.max(1));
+    }
     set(&mut limits.tcp_connections_per_client, block.value("tcp_connections_per_client", notes, number));
     set(&mut limits.allow, block.list("allow", notes, prefix, everybody));
     block.close(notes);
@@ -228,10 +239,11 @@ fn log(mut block: Block<'_>, notes: &mut Notes<'_>) -> Log {
 
 /// Shows flaws at the keys they name.
 fn note_flaws(flaws: &[Flaw], root: &Node, first_key: Spot, notes: &mut Notes<'_>) {
+    let places = Places::new(root, first_key);
     // What one bad general value makes of every zone is told once.
     let mut told = Vec::new();
     for flaw in flaws {
-        let spot = place(&flaw.path, root, first_key);
+        let spot = places.find(&flaw.path);
         let again = told.contains(&(spot, &flaw.what));
         // Of two flaws at one place both count; of a mistake and a flaw, the flaw may be the mistake's consequence.
         if again || (notes.has(spot) && !told.iter().any(|(other, _)| *other == spot)) {
@@ -245,27 +257,69 @@ fn note_flaws(flaws: &[Flaw], root: &Node, first_key: Spot, notes: &mut Notes<'_
     }
 }
 
-fn place(path: &[String], root: &Node, first_key: Spot) -> Spot {
-    let nearest = match root.locate(path, &same_key) {
-        Located::Whole(spot) => return spot,
-        Located::Nearest(spot) => spot.unwrap_or(first_key),
-    };
-    // A lifetime of a zone may come from the general block, where it is written in one of two places.
-    if let [zones, _, cache, key] = path
-        && (zones, cache) == (&"zones".to_owned(), &"cache".to_owned())
-    {
-        let general = ["cache".to_owned(), key.clone()];
-        let stale = ["cache".to_owned(), "serve_stale".to_owned(), key.clone()];
-        for path in [&general[..], &stale[..]] {
-            if let Located::Whole(spot) = root.locate(path, &same_key) {
-                return spot;
-            }
-        }
-    }
-    nearest
+/// Where the plan's keys stand in a file.
+struct Places<'n> {
+    root: &'n Node,
+    first_key: Spot,
+    /// The zones as written, by their names as the plan prints them.
+    zones: HashMap<String, &'n (Key, Node)>,
 }
 
-/// Whether a written key is the one a path names: the same word, or the same domain name.
-fn same_key(written: &str, named: &str) -> bool {
-    written == named || (named.ends_with('.') && written.parse::<Name>().is_ok_and(|name| name.to_string() == named))
+impl<'n> Places<'n> {
+    fn new(root: &'n Node, first_key: Spot) -> Self {
+        let mut zones = HashMap::new();
+        if let Value::Map(blocks) = &root.value
+            && let Some((_, Node { value: Value::Map(entries), .. })) =
+                blocks.iter().find(|(key, _)| key.text == "zones")
+        {
+            for entry in entries {
+                if let Ok(name) = entry.0.text.parse::<Name>() {
+                    zones.entry(name.to_string()).or_insert(entry);
+                }
+            }
+        }
+        Self { root, first_key, zones }
+    }
+
+    fn find(&self, path: &[String]) -> Spot {
+        let located = match path {
+            [block, zone, rest @ ..] if block == "zones" => match self.zones.get(zone) {
+                None => self.root.locate(path),
+                Some((key, _)) if rest.is_empty() => Located::Whole(key.spot),
+                Some((key, node)) => match node.locate(rest) {
+                    Located::Nearest(None) => Located::Nearest(Some(key.spot)),
+                    located => located,
+                },
+            },
+            path => self.root.locate(path),
+        };
+        let nearest = match located {
+            Located::Whole(spot) => return spot,
+            Located::Nearest(spot) => spot.unwrap_or(self.first_key),
+        };
+        // A lifetime of a zone may come from the general block, where it is written in one of two places.
+        if let [zones, _, cache, key] = path
+            && (zones.as_str(), cache.as_str()) == ("zones", "cache")
+        {
+            return self.lifetime(key).unwrap_or(nearest);
+        }
+        if let [cache, key] = path
+            && cache == "cache"
+        {
+            return self.lifetime(key).unwrap_or(nearest);
+        }
+        nearest
+    }
+
+    /// Where the general block says `key`.
+    fn lifetime(&self, key: &str) -> Option<Spot> {
+        let paths: [&[&str]; 2] = [&["cache", key], &["cache", "serve_stale", key]];
+        paths.into_iter().find_map(|path| {
+            let path: Vec<String> = path.iter().map(|&key| key.to_owned()).collect();
+            match self.root.locate(&path) {
+                Located::Whole(spot) => Some(spot),
+                Located::Nearest(_) => None,
+            }
+        })
+    }
 }

@@ -55,16 +55,15 @@ pub(super) fn read(block: &Block<'_>, general: &General<'_>, notes: &mut Notes<'
     zones
 }
 
-fn zone(
-    parent: &Block<'_>,
-    key: &Key,
-    node: &Node,
-    apex: Name,
-    general: &General<'_>,
-    notes: &mut Notes<'_>,
-) -> Zone {
-    let mut zone =
-        Zone { name: apex, action: stand_in(), aaaa: general.aaaa, max_labels: None, lifetimes: general.lifetimes };
+fn zone(parent: &Block<'_>, key: &Key, node: &Node, apex: Name, general: &General<'_>, notes: &mut Notes<'_>) -> Zone {
+    // The action stands in for one that cannot be read: it breaks no rule.
+    let mut zone = Zone {
+        name: apex,
+        action: Action::Refused,
+        aaaa: general.aaaa,
+        max_labels: None,
+        lifetimes: general.lifetimes,
+    };
     let path = parent.path(if key.text == "." { "\".\"" } else { &key.text });
     if let Value::Text(text) = &node.value {
         let what = format!("`{path}` must be a block of keys; found a single value");
@@ -76,9 +75,11 @@ fn zone(
         return zone;
     }
     let Some(mut block) = Block::open(path, key.spot, node, notes) else { return zone };
-    set(&mut zone.action, action(&mut block, general, notes));
+    let action = action(&mut block, general, notes);
     set(&mut zone.aaaa, block.value("aaaa", notes, |text| word(text, Aaaa::WORDS)));
-    zone.max_labels = block.value("max_labels", notes, number);
+    // Whether a bound on labels has a meaning depends on the action; without one it is not judged.
+    zone.max_labels = block.value("max_labels", notes, number).filter(|_| action.is_some());
+    set(&mut zone.action, action);
     if let Some(mut cache) = block.block("cache", notes) {
         set(&mut zone.lifetimes.max_ttl, cache.value("max_ttl", notes, seconds));
         set(&mut zone.lifetimes.max_negative_ttl, cache.value("max_negative_ttl", notes, seconds));
@@ -96,9 +97,7 @@ fn action(block: &mut Block<'_>, general: &General<'_>, notes: &mut Notes<'_>) -
     let (route, answer) = (block.find("upstream"), block.find("answer"));
     let name = block.name().to_owned();
     match (route, answer) {
-        (Some(_), None) => {
-            block.value("upstream", notes, |text| reference(text, general.upstreams)).map(Action::Route)
-        }
+        (Some(_), None) => block.value("upstream", notes, |text| reference(text, general.upstreams)).map(Action::Route),
         (None, Some((key, node))) => answer_here(&block.path(&key.text), key, node, notes),
         (Some((key, _)), Some(_)) => {
             let what = format!("`{name}` has both `upstream` and `answer`");
@@ -107,7 +106,11 @@ fn action(block: &mut Block<'_>, general: &General<'_>, notes: &mut Notes<'_>) -
         }
         (None, None) => {
             let what = format!("`{name}` does not say what to do");
-            notes.add(block.spot, what, "add `upstream: NAME`, or `answer:` with nxdomain, nodata, refused or addresses");
+            notes.add(
+                block.spot,
+                what,
+                "add `upstream: NAME`, or `answer:` with nxdomain, nodata, refused or addresses",
+            );
             None
         }
     }
@@ -135,9 +138,4 @@ fn answer_here(path: &str, key: &Key, node: &Node, notes: &mut Notes<'_>) -> Opt
             None
         }
     }
-}
-
-/// A route, so that `max_labels` is no second mistake; to nowhere, which is a flaw at a place with a mistake.
-fn stand_in() -> Action {
-    Action::Route(usize::MAX)
 }

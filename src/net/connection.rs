@@ -36,7 +36,7 @@ use crate::wire::{HEADER, MESSAGE_MAX, Response, Transport};
 /// Octets read at once; most answers are far shorter.
 const READ: usize = 4096;
 
-/// Time for a polite good-bye (TLS close_notify) before the connection is just closed.
+/// Time for a polite good-bye (TLS `close_notify`) before the connection is just closed.
 const FAREWELL: Duration = Duration::from_millis(100);
 
 /// A connection, from before it is established until it has ended.
@@ -76,7 +76,6 @@ enum State {
 struct Waiting {
     /// As sent, this connection's ID included.
     query: Bytes,
-    exact_case: bool,
     asker: oneshot::Sender<Result<Response, StreamError>>,
 }
 
@@ -157,7 +156,7 @@ impl Connection {
         outgoing.extend_from_slice(&length.to_be_bytes());
         outgoing.extend_from_slice(&query);
         let (asker, answer) = oneshot::channel();
-        waiting.insert(id, Waiting { query: query.freeze(), exact_case: asked.exact_case, asker });
+        waiting.insert(id, Waiting { query: query.freeze(), asker });
         self.to_write.notify_one();
 
         let now = Instant::now();
@@ -304,7 +303,8 @@ impl Connection {
             self.counters.unknown_ids.set(self.counters.unknown_ids.get() + 1);
             return;
         };
-        let asked = Asked { query: &question.query, transport: Transport::Tcp, exact_case: question.exact_case };
+        // Letter case guards against guessing, and nobody guesses here; some servers do not keep it (P06).
+        let asked = Asked { query: &question.query, transport: Transport::Tcp, exact_case: false };
         match Response::parse_for(message, &asked) {
             // The late answer to an earlier question under the same ID, or a broken server: the right one may come.
             Err(unfit) if unfit.is_near_miss() => {

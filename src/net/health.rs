@@ -3,6 +3,7 @@
 //! Any reply that matches the probe counts as a sign of life, whatever it says: a server that refuses us still works.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use super::worker::Shared;
 use crate::plan::Protocol;
 use crate::upstream::{Group, Health, Server};
 use crate::wire::response::Asked;
-use crate::wire::{Key, Transport, Type, compose};
+use crate::wire::{Key, Name, Transport, Type, compose};
 
 /// How often the list of suspects is looked through while there are any.
 const TICK: Duration = Duration::from_millis(250);
@@ -44,16 +45,24 @@ pub async fn watch(shared: Arc<Shared>, udp: UdpPool, streams: StreamPool, mut d
             let now = Instant::now();
             let last = probed.entry((group.name.clone(), server.address));
             let due = match &last {
-                std::collections::hash_map::Entry::Occupied(at) => now >= *at.get() + group.health_check.interval,
-                std::collections::hash_map::Entry::Vacant(_) => true,
+                Entry::Occupied(at) => now >= *at.get() + group.health_check.interval,
+                Entry::Vacant(_) => true,
             };
             if due {
-                last.insert_entry(now);
                 let (shared, udp, streams) = (Arc::clone(&shared), Rc::clone(&udp), Rc::clone(&streams));
                 let id = dice.next_u32() as u16;
+                // The first question to a suspect is one that must not come back to us, the others the plan's.
+                let name = match last {
+                    Entry::Vacant(_) => {
+                        let random = u128::from(dice.next_u64()) << 64 | u128::from(dice.next_u64());
+                        shared.resolver.loops.name(&group, random, now)
+                    }
+                    Entry::Occupied(_) => group.health_check.name.clone(),
+                };
+                last.insert_entry(now);
                 let mut dice = rand::make_rng::<StdRng>();
                 tokio::task::spawn_local(async move {
-                    let answered = probe(&shared, &udp, &streams, &group, &server, id, &mut dice);
+                    let answered = probe(&shared, &udp, &streams, &group, &server, &name, id, &mut dice);
                     if let Ok(Some(round_trip)) = tokio::time::timeout(PATIENCE, answered).await {
                         group.on_reply(&server, round_trip, Instant::now());
                         tracing::info!(upstream = group.name, server = %server.address, "the server answers again");
@@ -72,10 +81,11 @@ async fn probe(
     streams: &StreamPool,
     group: &Group,
     server: &Server,
+    name: &Name,
     id: u16,
     dice: &mut StdRng,
 ) -> Option<Duration> {
-    let key = Key::new(group.health_check.name.as_wire(), Type::NS, false, false)?;
+    let key = Key::new(name.as_wire(), Type::NS, false, false)?;
     let mut query = [0; compose::QUERY_MAX];
     let length = compose::upstream_query(&key, id, None, !group.is_plain(server, Instant::now()), &mut query)?;
     let begun = Instant::now();

@@ -18,6 +18,8 @@ pub mod listen;
 pub mod pilot;
 pub mod stream;
 pub mod tcp;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod udp;
 pub mod udp_pool;

@@ -18,13 +18,16 @@ use super::udp_pool::{Heard, UdpAsk};
 use super::worker::Worker;
 use crate::metrics::Exchange;
 use crate::plan::Protocol;
-use crate::resolve::Flight;
+use crate::resolve::{Flight, Turn};
 use crate::resolve::pursuit::{Edns, Event, Order, Via};
 use crate::wire::response::Asked;
 use crate::wire::{Kind, Rcode, Transport, compose};
 
-/// Datagrams that are nearly an answer, after which a socket is not listened to any more: somebody is guessing.
-const NEAR_MISSES: u32 = 16;
+/// What a socket may hear in vain before it is not listened to any more. A near miss may be a guess, one in 65,536
+/// right, and four of them are enough; a malformed answer had the right ID and is only useless.
+const PATIENCE: u32 = 64;
+const NEAR_MISS: u32 = 16;
+const MALFORMED: u32 = 1;
 
 /// A wait that ended: which try, what happened, and the wait that goes on, if any.
 struct Heeded {
@@ -38,7 +41,7 @@ struct Listening {
     attempt: usize,
     ask: UdpAsk,
     query: Box<[u8]>,
-    near_misses: u32,
+    in_vain: u32,
 }
 
 type Waits = FuturesUnordered<LocalBoxFuture<'static, Heeded>>;
@@ -80,7 +83,7 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
                         let opened = worker.with_dice(|dice| worker.udp.open(server, dice, now));
                         let sent = opened.and_then(|mut ask| ask.send(&query).map(|()| ask));
                         if let Ok(ask) = sent {
-                            let listening = Listening { attempt, ask, query, near_misses: 0 };
+                            let listening = Listening { attempt, ask, query, in_vain: 0 };
                             waits.push(Box::pin(listen(Rc::clone(worker), listening, flight.group.random_case)));
                         } else {
                             worker.count.exchanges.bump(Exchange::NoSocket);
@@ -102,8 +105,9 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
                 }
                 let now = Instant::now();
                 if flight.lapses_at.is_some_and(|lapse| lapse <= now) {
-                    let out = &mut worker.scratch.borrow_mut();
-                    worker.resolver.lapse(&mut flight, &worker.count, now, out);
+                    let active = worker.active();
+                    let turn = Turn { active: &active, count: &worker.count, now };
+                    worker.resolver.lapse(turn, &mut flight, &mut worker.scratch.borrow_mut());
                 }
             }
         }
@@ -111,8 +115,9 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
     // Sockets with a clean history go back before the next question needs one.
     drop(waits);
     let active = worker.shared.active.load_full();
-    let out = &mut worker.scratch.borrow_mut();
-    for next in worker.resolver.land(&active, *flight, landing, &worker.count, Instant::now(), out) {
+    let turn = Turn { active: &active, count: &worker.count, now: Instant::now() };
+    let following = worker.resolver.land(turn, *flight, landing, &mut worker.scratch.borrow_mut());
+    for next in following {
         worker.launch(next);
     }
 }
@@ -146,9 +151,13 @@ async fn listen(worker: Rc<Worker>, mut it: Listening, exact_case: bool) -> Heed
             Heeded { attempt, event: Event::Broken, goes_on: None }
         }
         Heard::NearMiss(_) | Heard::Malformed(_) => {
-            count.bump(if matches!(heard, Heard::NearMiss(_)) { Exchange::NearMiss } else { Exchange::Malformed });
-            it.near_misses += 1;
-            let goes_on = (it.near_misses < NEAR_MISSES).then_some(it);
+            let (outcome, weight) = match heard {
+                Heard::NearMiss(_) => (Exchange::NearMiss, NEAR_MISS),
+                _ => (Exchange::Malformed, MALFORMED),
+            };
+            count.bump(outcome);
+            it.in_vain += weight;
+            let goes_on = (it.in_vain < PATIENCE).then_some(it);
             Heeded { attempt, event: Event::NearMiss, goes_on }
         }
     }

@@ -105,7 +105,7 @@ impl StreamPool {
 
     /// Asks `server` what `asked` says, over TLS if `tls` says how.
     ///
-    /// The query's ID is replaced by one that is free on the connection. There is no overall time limit: dropping the
+    /// The query's ID is replaced by one that is free on the connection, and its letter case need not come back. There is no overall time limit: dropping the
     /// future gives up, and harms nobody.
     ///
     /// # Errors
@@ -159,18 +159,19 @@ impl Shared {
         }
         // Servers come and go; lines nobody holds go when one comes.
         lines.retain(|line| Rc::strong_count(line) > 1);
-        let line = Rc::new(Line {
-            server,
-            tls: tls.cloned(),
-            connections: RefCell::default(),
-            room: Rc::new(Notify::new()),
-        });
+        let line =
+            Rc::new(Line { server, tls: tls.cloned(), connections: RefCell::default(), room: Rc::new(Notify::new()) });
         lines.push(Rc::clone(&line));
         line
     }
 
     /// Puts the question on a connection, if need be one born after `not_before`. Waits while all are full.
-    async fn place(&self, line: &Rc<Line>, asked: &Asked<'_>, not_before: Option<Instant>) -> Result<Ticket, StreamError> {
+    async fn place(
+        &self,
+        line: &Rc<Line>,
+        asked: &Asked<'_>,
+        not_before: Option<Instant>,
+    ) -> Result<Ticket, StreamError> {
         loop {
             let room = line.room.notified();
             if let Some(connection) = self.pick(line, not_before) {

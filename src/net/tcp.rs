@@ -26,7 +26,7 @@ use super::udp::{may_ask, refuse};
 use super::worker::Worker;
 use crate::clients::{Kind, Place};
 use crate::metrics::{Arrival, Closed, Drop as Dropped};
-use crate::resolve::Step;
+use crate::resolve::{Step, Turn};
 use crate::wire::{HEADER, MESSAGE_MAX, Query, Transport};
 
 /// A new connection asks within this time (TCP_FIRST).
@@ -342,7 +342,8 @@ impl Connection {
             *in_flight += 1;
             Guest::new(&query, Transport::Tcp, Way::Tcp(queue))
         };
-        match worker.resolver.on_query(&active, &query, client, waiter, count, Instant::now(), out) {
+        let turn = Turn { active: &active, count, now: Instant::now() };
+        match worker.resolver.on_query(turn, &query, client, waiter, out) {
             Step::Reply(length) => {
                 worker.replied(&out[..length]);
                 self.push(&out[..length])

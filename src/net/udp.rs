@@ -24,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 use super::worker::Worker;
 use super::guest::{Guest, Way};
 use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused};
-use crate::resolve::Step;
+use crate::resolve::{Step, Turn};
 use crate::wire::{Query, Refusal, Transport, UDP_MAX, compose};
 
 /// Datagrams taken at once.
@@ -184,7 +184,8 @@ fn answer_one(
         Err(refusal) => return refuse(worker, octets, &refusal, Transport::Udp, out),
     };
     let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(socket), peer));
-    match worker.resolver.on_query(&active, &query, client, waiter, count, now, out) {
+    let turn = Turn { active: &active, count, now };
+    match worker.resolver.on_query(turn, &query, client, waiter, out) {
         Step::Reply(length) => Some(worker.replied(&out[..length])),
         Step::ReplyAndLaunch(length, flight) => {
             worker.launch(flight);

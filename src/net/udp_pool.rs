@@ -20,6 +20,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::sockopt::SetStruct;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt};
@@ -183,9 +184,9 @@ impl UdpAsk {
     /// What the kernel says; an ICMP error that answers an earlier query may be reported here.
     pub fn send(&mut self, query: &[u8]) -> io::Result<()> {
         self.sent += 1;
-        // Past the runtime: a socket that takes nothing at once is as good as a lost datagram.
         match send(self.socket().as_raw_fd(), query, MsgFlags::empty()) {
-            Ok(_) => Ok(()),
+            // No room in the kernel just now: the same as a datagram lost on its way.
+            Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(()),
             Err(errno) => {
                 self.reuse = Reuse::Forbidden;
                 Err(errno.into())

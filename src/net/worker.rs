@@ -30,7 +30,8 @@ use crate::resolve::pursuit::RESOLVE_TIMER;
 use crate::resolve::{Active, Flight, Resolver};
 use crate::wire::MESSAGE_MAX;
 
-/// Idle upstream sockets of all workers for one server: as many ports must an attacker guess among (2^12, P01).
+/// Upstream ports of one worker for one server: as many must an attacker guess among (2^12, P01). Not shared out between
+/// the workers: steering may give all the work to one of them.
 const PORTS_PER_SERVER: usize = 4096;
 /// Time a stopping worker gives what is still under way.
 const DRAIN: Duration = RESOLVE_TIMER.saturating_add(Duration::from_millis(250));
@@ -74,7 +75,6 @@ pub fn run(
     shared: Arc<Shared>,
     sockets: Sockets,
     count: Arc<metrics::Worker>,
-    workers: usize,
     ready: impl FnOnce(),
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -85,7 +85,7 @@ pub fn run(
             resolver: Arc::clone(&shared.resolver),
             shared,
             count,
-            udp: UdpPool::new(PORTS_PER_SERVER.div_ceil(workers), Rc::clone(&exchanged)),
+            udp: UdpPool::new(PORTS_PER_SERVER, Rc::clone(&exchanged)),
             streams: StreamPool::new(rand::make_rng(), Limits::default(), Rc::clone(&exchanged)),
             exchanged,
             dice: RefCell::new(rand::make_rng()),

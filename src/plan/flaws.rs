@@ -15,8 +15,10 @@ use super::{
     Upstream, Zone, human_bytes, human_duration,
 };
 
-/// Servers a group may have: CoreDNS's bound, so that no Corefile loses one.
+/// Servers a group may have: the bound of `CoreDNS`, so that no Corefile loses one.
 pub const MAX_SERVERS: usize = 15;
+/// Groups of servers: each has its own metrics, sockets and health.
+pub const MAX_UPSTREAMS: usize = 256;
 /// Addresses to listen on: each costs two sockets for every worker.
 const MAX_LISTEN: usize = 64;
 /// Addresses of a pin: 64 AAAA records fit a TCP answer many times over, and no name needs more.
@@ -34,7 +36,14 @@ pub(super) fn of(draft: &Draft) -> Vec<Flaw> {
     if let Some(node) = &draft.node {
         flaws.node(node, draft);
     }
-    for (index, upstream) in draft.upstreams.iter().enumerate() {
+    if draft.upstreams.len() > MAX_UPSTREAMS {
+        flaws.add(
+            &["upstreams"],
+            format!("more than {MAX_UPSTREAMS} upstreams"),
+            "let zones with the same servers share one",
+        );
+    }
+    for (index, upstream) in draft.upstreams.iter().take(MAX_UPSTREAMS).enumerate() {
         flaws.upstream(upstream, draft);
         if draft.upstreams.iter().take(index).any(|earlier| earlier.name == upstream.name) {
             flaws.add(&["upstreams", &upstream.name], "two upstreams have this name", "give one another name");
@@ -79,7 +88,7 @@ impl Flaws {
         if !range.contains(&value) {
             let key = path.last().copied().unwrap_or_default();
             let what = format!("`{key}` is {}", show(value));
-            self.add(path, what, format!("write {} to {}", show(*range.start()), show(*range.end())));
+            self.add(path, what, format!("write a value from {} to {}", show(*range.start()), show(*range.end())));
         }
     }
 
@@ -97,7 +106,8 @@ impl Flaws {
         for (index, address) in listen.addresses.iter().enumerate() {
             let at = ["listen", "addresses", &index.to_string()];
             if address.is_unspecified() {
-                let remedy = "write the addresses themselves, so that each answer leaves from the address that was asked";
+                let remedy =
+                    "write the addresses themselves, so that each answer leaves from the address that was asked";
                 self.add(&at, format!("`{address}` means every address of the host"), remedy);
             } else if address.is_multicast() || *address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST) {
                 self.add(&at, format!("`{address}` is no address of a host"), "write a unicast address");
@@ -123,7 +133,7 @@ impl Flaws {
             let remedy = format!("write 1 to {MAX_INTERFACE} letters, digits or `-`, such as nodens");
             self.add(&["node", "interface"], format!("`{}` is no name of a link", name.escape_debug()), remedy);
         }
-        let (shortest, longest) = (Duration::from_secs(1), Duration::from_mins(1));
+        let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(60));
         self.bound(&["node", "lease"], node.lease, shortest..=longest, human_duration);
         match node.fallback.map(|index| draft.upstreams.get(index)) {
             Some(None) => self.no_such_upstream(&["node", "fallback"]),
@@ -154,7 +164,8 @@ impl Flaws {
                 for part in [namespace, name] {
                     if !is_kubernetes_name(part) {
                         let what = format!("`{}` is no name of a Kubernetes object", part.escape_debug());
-                        let remedy = "write NAMESPACE/NAME in lower-case letters, digits and `-`, such as kube-system/kube-dns";
+                        let remedy =
+                            "write NAMESPACE/NAME in lower-case letters, digits and `-`, such as kube-system/kube-dns";
                         self.add(&under("service"), what, remedy);
                     }
                 }
@@ -173,7 +184,7 @@ impl Flaws {
         let check = &upstream.health_check;
         let within = |key| ["upstreams", &*upstream.name, "health_check", key];
         // At most two probes a second reach a server that is already in trouble.
-        let (shortest, longest) = (Duration::from_millis(500), Duration::from_mins(5));
+        let (shortest, longest) = (Duration::from_millis(500), Duration::from_secs(300));
         self.bound(&within("interval"), check.interval, shortest..=longest, human_duration);
         self.bound(&within("max_fails"), check.max_fails, 1..=100, |it| it.to_string());
     }
@@ -189,7 +200,11 @@ impl Flaws {
         }
         if servers.len() > MAX_SERVERS {
             let what = format!("{} servers in one group", servers.len());
-            self.add(path, what, format!("write at most {MAX_SERVERS}: more make no answer likelier, only slower to fail"));
+            self.add(
+                path,
+                what,
+                format!("write at most {MAX_SERVERS}: more make no answer likelier, only slower to fail"),
+            );
             return;
         }
         for (index, server) in servers.iter().enumerate() {
@@ -253,7 +268,11 @@ impl Flaws {
             self.add(&at, "there is no address to answer with", "write some, or `nodata` for an empty answer");
         }
         if addresses.len() > MAX_PINNED {
-            self.add(&at, format!("{} addresses in one answer", addresses.len()), format!("write at most {MAX_PINNED}"));
+            self.add(
+                &at,
+                format!("{} addresses in one answer", addresses.len()),
+                format!("write at most {MAX_PINNED}"),
+            );
         }
         let mut seen = HashSet::new();
         for (index, address) in addresses.iter().enumerate() {
@@ -280,8 +299,10 @@ impl Flaws {
         // RFC 8767 section 4: above 0, 30 s recommended.
         seconds("ttl", lifetimes.stale_ttl, 1..=3_600);
         if lifetimes.min_ttl > lifetimes.max_ttl {
-            let [least, most] = [lifetimes.min_ttl, lifetimes.max_ttl].map(|it| human_duration(Duration::from_secs(it.into())));
-            let what = format!("`min_ttl` ({least}) is above `max_ttl` ({most})");
+            let [least, most] =
+                [lifetimes.min_ttl, lifetimes.max_ttl].map(|it| human_duration(Duration::from_secs(it.into())));
+            let zone = if let [_, zone, _] = block { format!(" of zone `{zone}`") } else { String::new() };
+            let what = format!("`min_ttl` ({least}) is above `max_ttl` ({most}){zone}");
             self.add(&[block, &["min_ttl"]].concat(), what, "lower the one or raise the other");
         }
         if lifetimes.client_timeout >= RESOLVE_TIMER {
@@ -294,7 +315,7 @@ impl Flaws {
     fn cache(&mut self, cache: &Cache) {
         self.bound(&["cache", "memory"], cache.memory, 1 << 20..=1 << 40, human_bytes);
         // RFC 8767 section 5: 30 s; RFC 9520 section 3.2 names the outer bounds.
-        let (shortest, longest) = (Duration::from_secs(1), Duration::from_mins(5));
+        let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(300));
         self.bound(&["cache", "serve_stale", "recheck"], cache.recheck, shortest..=longest, human_duration);
         if let Some(prefetch) = cache.prefetch {
             self.bound(&["cache", "prefetch", "hits"], prefetch.hits, 1..=u8::MAX, |it| it.to_string());
@@ -303,18 +324,18 @@ impl Flaws {
     }
 
     fn limits(&mut self, limits: &Limits) {
-        let mut pair = |[whole, part]: [&str; 2], most: usize, least_part: usize, [all, each]: [usize; 2]| {
+        let mut pair = |[whole, part]: [&str; 2], most: usize, [all, each]: [usize; 2]| {
             self.bound(&["limits", whole], all, 1..=most, |it| it.to_string());
-            self.bound(&["limits", part], each, least_part..=most, |it| it.to_string());
-            if each > all {
+            self.bound(&["limits", part], each, 1..=most, |it| it.to_string());
+            if each > all && (1..=most).contains(&all) && each <= most {
                 let what = format!("`{part}` ({each}) is above `{whole}` ({all})");
                 self.add(&["limits", part], what, "one client can never have more than all together");
             }
         };
         // Each query in flight costs about 1 KiB, each connection a file descriptor and its buffers.
-        pair(["in_flight", "in_flight_per_client"], 1_000_000, 1, [limits.in_flight, limits.in_flight_per_client]);
+        pair(["in_flight", "in_flight_per_client"], 1_000_000, [limits.in_flight, limits.in_flight_per_client]);
         let connections = [limits.tcp_connections, limits.tcp_connections_per_client];
-        pair(["tcp_connections", "tcp_connections_per_client"], 65_535, 1, connections);
+        pair(["tcp_connections", "tcp_connections_per_client"], 65_535, connections);
         self.prefixes(&["limits", "allow"], &limits.allow);
     }
 
@@ -376,4 +397,122 @@ fn is_kubernetes_name(name: &str) -> bool {
         && name.bytes().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Aaaa, Choice, HealthCheck, Limits, Log, Members, NonRecursive, Plan};
+    use super::*;
+    use crate::wire::Name;
+
+    #[test]
+    fn a_draft_of_defaults_is_a_plan() {
+        assert!(Plan::new(draft()).is_ok());
+    }
+
+    #[test]
+    fn a_route_or_fallback_beyond_the_upstreams_is_a_flaw() {
+        let mut draft = draft();
+        draft.zones[0].action = Action::Route(1);
+        draft.node = Some(Node {
+            interface: "nodens".to_owned(),
+            interception: super::super::Interception::Auto,
+            lease: Duration::from_secs(3),
+            fallback: Some(1),
+        });
+        assert_eq!(paths(draft), ["node.fallback", "zones...upstream"]);
+    }
+
+    #[test]
+    fn all_flaws_are_named_at_once_in_the_order_of_the_keys() {
+        let mut draft = draft();
+        draft.listen.addresses.clear();
+        draft.upstreams.push(draft.upstreams[0].clone());
+        draft.zones.push(draft.zones[0].clone());
+        draft.cache.memory = 0;
+        draft.limits = Limits { in_flight: 10, in_flight_per_client: 11, ..Limits::default() };
+        draft.log.queries = QueryLog::OneIn(0);
+        let expected = [
+            "listen.addresses",
+            "upstreams.a",
+            "zones..",
+            "cache.memory",
+            "limits.in_flight_per_client",
+            "log.queries",
+        ];
+        assert_eq!(paths(draft), expected);
+    }
+
+    // RFC 9520 section 3.2, RFC 8767 sections 4 and 5
+    #[test]
+    fn lifetimes_at_their_bounds_are_legal_and_beyond_them_are_not() {
+        let legal = Lifetimes { failure_ttl: 1, max_stale: WEEK, stale_ttl: 1, ..Lifetimes::default() };
+        let legal = [legal, Lifetimes { failure_ttl: 300, max_stale: 0, client_timeout: Duration::ZERO, ..legal }];
+        assert!(legal.iter().all(|lifetimes| lifetimes.flaws(&["cache"]).is_empty()));
+        for broken in [
+            Lifetimes { failure_ttl: 0, ..Lifetimes::default() },
+            Lifetimes { failure_ttl: 301, ..Lifetimes::default() },
+            Lifetimes { max_stale: WEEK + 1, ..Lifetimes::default() },
+            Lifetimes { stale_ttl: 0, ..Lifetimes::default() },
+            Lifetimes { client_timeout: RESOLVE_TIMER, ..Lifetimes::default() },
+            Lifetimes { max_ttl: 9, min_ttl: 10, ..Lifetimes::default() },
+        ] {
+            assert_eq!(broken.flaws(&["cache"]).len(), 1, "{broken:?}");
+        }
+    }
+
+    // H14
+    #[test]
+    fn an_upstream_that_is_one_of_our_own_addresses_is_a_flaw() {
+        for (own, asked, flawed) in [
+            ("127.0.0.1", "127.0.0.1:1053", true),
+            ("127.0.0.1", "[::ffff:127.0.0.1]:1053", true),
+            ("::1", "[::1]:1053", true),
+            ("127.0.0.1", "127.0.0.1:53", false),
+            ("127.0.0.1", "127.0.0.2:1053", false),
+        ] {
+            let mut draft = draft();
+            draft.listen.addresses = vec![own.parse().expect("an address")];
+            draft.upstreams[0].members = Members::Servers(vec![Server::Address(asked.parse().expect("an address"))]);
+            assert_eq!(Plan::new(draft).is_err(), flawed, "{asked} behind {own}");
+        }
+    }
+
+    fn paths(draft: Draft) -> Vec<String> {
+        let flaws = Plan::new(draft).expect_err("the draft has flaws");
+        flaws.iter().map(|flaw| flaw.path.join(".")).collect()
+    }
+
+    fn draft() -> Draft {
+        let upstream = Upstream {
+            name: "a".to_owned(),
+            members: Members::ResolvConf("/etc/resolv.conf".into()),
+            choice: Choice::Sequential,
+            protocol: Protocol::Udp,
+            tls_name: None,
+            tls_ca: None,
+            health_check: HealthCheck::default(),
+            random_case: false,
+        };
+        let zone = Zone {
+            name: Name::root(),
+            action: Action::Route(0),
+            aaaa: Aaaa::Keep,
+            max_labels: None,
+            lifetimes: Lifetimes::default(),
+        };
+        Draft {
+            listen: Listen::default(),
+            node: None,
+            upstreams: vec![upstream],
+            zones: vec![zone],
+            aaaa_clients: Vec::new(),
+            cache: Cache::default(),
+            limits: Limits::default(),
+            http: Http::default(),
+            log: Log::default(),
+            coredns_names: true,
+            non_recursive: NonRecursive::Refuse,
+        }
+    }
 }

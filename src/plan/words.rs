@@ -73,7 +73,9 @@ impl fmt::Display for Members {
                 }
                 Ok(())
             }
-            Self::Service { namespace, name } => write!(f, "the endpoints of Service {namespace}/{name}, followed live"),
+            Self::Service { namespace, name } => {
+                write!(f, "the endpoints of Service {namespace}/{name}, followed live")
+            }
         }
     }
 }
@@ -119,7 +121,9 @@ mod tests {
 
     #[test]
     fn sizes_print_in_their_largest_whole_unit() {
-        for (bytes, printed) in [(0, "0B"), (1000, "1000B"), (512 << 10, "512KiB"), (64 << 20, "64MiB"), (1 << 30, "1GiB")] {
+        for (bytes, printed) in
+            [(0, "0B"), (1000, "1000B"), (512 << 10, "512KiB"), (64 << 20, "64MiB"), (1 << 30, "1GiB")]
+        {
             assert_eq!(human_bytes(bytes), printed);
         }
     }

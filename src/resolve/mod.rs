@@ -13,13 +13,14 @@
 //!
 //! Read first: RFC 2308, RFC 8767 section 5, RFC 9520, RFC 8914.
 
+pub mod loops;
 pub mod pursuit;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::flight::{Flights, Join, Stale, Ticket};
+use crate::cache::flight::{Flights, Join, Lapse, Stale, Ticket};
 use crate::cache::{Cache, Entry, Found, Freshness, NotCacheable};
 use crate::clients::{self, Clients, Place};
 use crate::metrics::{self, Drop as Dropped, Lookup, NotStored, Stored, Worker};
@@ -28,6 +29,7 @@ use crate::policy::{Decision, LOCAL_TTL, Policy};
 use crate::upstream::{Group, Upstreams};
 use crate::wire::compose::{self, TtlRule};
 use crate::wire::{Asker, Ede, Key, Kind, Query, Rcode, Type, edit, name};
+use loops::Loops;
 use pursuit::{Landing, Pace, Pursuit};
 
 /// An answer that is not ready by then is not sent: nobody waits any more, and saved-up answers let go at once are a
@@ -55,6 +57,7 @@ pub trait Waiter {
 pub struct Resolver<W> {
     pub cache: Cache,
     pub clients: Clients,
+    pub loops: Loops,
     flights: Arc<Flights<Parked<W>>>,
 }
 
@@ -118,23 +121,37 @@ impl Active {
     }
 }
 
+/// When something happens, what is in force then, and who counts it.
+#[derive(Clone, Copy)]
+pub struct Turn<'a> {
+    pub active: &'a Active,
+    pub count: &'a Worker,
+    pub now: Instant,
+}
+
 /// One query on its way through: what every step needs.
 struct Passage<'a> {
-    active: &'a Active,
+    turn: Turn<'a>,
     asker: Asker<'a>,
     client: IpAddr,
     lifetimes: &'a Lifetimes,
     group: &'a Arc<Group>,
-    count: &'a Worker,
     /// When the client asked.
     since: Instant,
-    now: Instant,
+}
+
+/// An answer that has just come in.
+struct Arrived<'a> {
+    key: &'a Key,
+    entry: &'a Entry,
+    lifetimes: &'a Lifetimes,
+    group: &'a Arc<Group>,
 }
 
 impl<W: Waiter> Resolver<W> {
     /// A resolver with an empty cache.
     pub fn new(plan: &Plan, epoch: Instant) -> Self {
-        Self { cache: Cache::new(&plan.cache, epoch), clients: Clients::default(), flights: Arc::default() }
+        Self { cache: Cache::new(&plan.cache, epoch), clients: Clients::default(), loops: Loops::default(), flights: Arc::default() }
     }
 
     /// Questions under way to upstreams.
@@ -145,16 +162,22 @@ impl<W: Waiter> Resolver<W> {
     /// Deals with a query from `client`. A reply is written into `out`; `waiter` is called only if one must wait.
     pub fn on_query(
         &self,
-        active: &Active,
+        turn: Turn<'_>,
         query: &Query<'_>,
         client: IpAddr,
         waiter: impl FnOnce() -> W,
-        count: &Worker,
-        now: Instant,
         out: &mut [u8],
     ) -> Step<W> {
+        let Turn { active, count, now } = turn;
         let asker = query.asker();
         let key = query.key();
+        if let Some(group) = self.loops.caught(key, now) {
+            count.loops.bump();
+            if group.note_loop(now) {
+                tracing::error!(upstream = group.name, "forwarding loop: a server of this upstream asks us");
+            }
+            return fail(&asker, Rcode::SERVFAIL, None, out);
+        }
         let reply = |length: Option<usize>| length.map_or(Step::Drop(Dropped::Malformed), Step::Reply);
         let (zone, upstream, aaaa) = match active.policy.decide(key, client) {
             Decision::Route { zone, upstream, aaaa } => (zone, upstream, aaaa),
@@ -163,16 +186,8 @@ impl<W: Waiter> Resolver<W> {
                 return reply(answer_here(&here, &asker, out));
             }
         };
-        let passage = Passage {
-            active,
-            asker,
-            client,
-            lifetimes: &zone.lifetimes,
-            group: active.upstreams.group(upstream),
-            count,
-            since: now,
-            now,
-        };
+        let group = active.upstreams.group(upstream);
+        let passage = Passage { turn, asker, client, lifetimes: &zone.lifetimes, group, since: now };
         let labels = zone.name.labels();
         match (aaaa, query.qtype()) {
             (Aaaa::Keep, _) => self.route(&passage, key, Want::Itself, waiter, out),
@@ -198,10 +213,10 @@ impl<W: Waiter> Resolver<W> {
         waiter: impl FnOnce() -> W,
         out: &mut [u8],
     ) -> Step<W> {
-        let plan = &at.active.plan;
-        match self.cache.lookup(key, || at.group.recovered(), at.now) {
+        let plan = &at.turn.active.plan;
+        match self.cache.lookup(key, || at.group.recovered(), at.turn.now) {
             Found::Fresh { entry, age } => {
-                at.count.lookups.bump(Lookup::Fresh);
+                at.turn.count.lookups.bump(Lookup::Fresh);
                 match render(&entry, &at.asker, want, TtlRule::Age(age), at.lifetimes, out) {
                     Rendered::AskItself => self.route(at, &key.with_type(Type::AAAA), Want::Itself, waiter, out),
                     Rendered::Reply(length) => match self.prefetch(at, key, &entry, age) {
@@ -212,24 +227,24 @@ impl<W: Waiter> Resolver<W> {
                 }
             }
             Found::Failed(failure) => {
-                at.count.lookups.bump(Lookup::FailureCached);
+                at.turn.count.lookups.bump(Lookup::FailureCached);
                 let ede = if failure.silent { failure.ede } else { Some(Ede::CACHED_ERROR) };
                 fail(&at.asker, failure.rcode, ede.or(Some(Ede::CACHED_ERROR)), out)
             }
             Found::Stale { entry, failed } => self.route_stale(at, key, &entry, failed, want, waiter, out),
             Found::Vacant if !at.asker.recursion_desired && plan.non_recursive == NonRecursive::Refuse => {
-                at.count.refused.bump(metrics::Refused::NonRecursive);
+                at.turn.count.refused.bump(metrics::Refused::NonRecursive);
                 fail(&at.asker, Rcode::REFUSED, Some(Ede::NOT_AUTHORITATIVE), out)
             }
             Found::Vacant => {
                 let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
                 match self.flights.join(key, parked, Stale::None) {
                     Join::Parked => {
-                        at.count.lookups.bump(Lookup::Parked);
+                        at.turn.count.lookups.bump(Lookup::Parked);
                         Step::Parked
                     }
                     Join::Launched(ticket) => {
-                        at.count.lookups.bump(Lookup::Miss);
+                        at.turn.count.lookups.bump(Lookup::Miss);
                         self.launch(at, ticket, None, out)
                     }
                     Join::Full(parked) | Join::Lapsed(parked) => {
@@ -252,64 +267,54 @@ impl<W: Waiter> Resolver<W> {
         waiter: impl FnOnce() -> W,
         out: &mut [u8],
     ) -> Step<W> {
-        let plan = &at.active.plan;
+        let plan = &at.turn.active.plan;
         let epoch = self.cache.epoch();
-        let held = failed || entry.refresh_is_held(epoch, at.now, at.group.recovered(), plan.cache.recheck);
-        let at_once = held || at.lifetimes.client_timeout.is_zero() || at.group.is_silent(at.now);
+        let held = failed || entry.refresh_is_held(epoch, at.turn.now, at.group.recovered(), plan.cache.recheck);
+        let at_once = held
+            || at.lifetimes.client_timeout.is_zero()
+            || at.group.is_silent(at.turn.now)
+            || self.flights.under_way(key) == Some(Lapse::Passed);
         if !at_once {
             let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
             match self.flights.join(key, parked, Stale::AtHand) {
                 Join::Parked => {
-                    at.count.lookups.bump(Lookup::Parked);
+                    at.turn.count.lookups.bump(Lookup::Parked);
                     return Step::Parked;
                 }
                 Join::Launched(ticket) => {
-                    at.count.lookups.bump(Lookup::Miss);
+                    at.turn.count.lookups.bump(Lookup::Miss);
                     return self.launch(at, ticket, Some(Arc::clone(entry)), out);
                 }
-                Join::Full(parked) | Join::Lapsed(parked) => parked.waiter.discard(),
-            }
-        }
-        at.count.lookups.bump(Lookup::Stale);
-        let stale = TtlRule::Stale { cap: at.lifetimes.stale_ttl };
-        match render(entry, &at.asker, want, stale, at.lifetimes, out) {
-            // Only with strip-if-a: the stale A answer holds no address, so AAAA decides.
-            Rendered::AskItself => {
-                match self.cache.lookup(&key.with_type(Type::AAAA), || at.group.recovered(), at.now) {
-                    Found::Fresh { entry, age } => {
-                        reply_or_drop(render(&entry, &at.asker, Want::Itself, TtlRule::Age(age), at.lifetimes, out))
-                    }
-                    Found::Stale { entry, .. } => {
-                        at.count.stale_answers.bump();
-                        reply_or_drop(render(&entry, &at.asker, Want::Itself, stale, at.lifetimes, out))
-                    }
-                    Found::Failed(_) | Found::Vacant => {
-                        fail(&at.asker, Rcode::SERVFAIL, Some(Ede::NO_REACHABLE_AUTHORITY), out)
-                    }
+                // The waiter is spent, so it gets the answer, not the caller.
+                Join::Full(parked) | Join::Lapsed(parked) => {
+                    at.turn.count.lookups.bump(Lookup::Stale);
+                    self.answer_stale(at.turn, vec![parked], entry, at.lifetimes, out);
+                    return Step::Parked;
                 }
             }
-            Rendered::TooSmall => Step::Drop(Dropped::Malformed),
-            Rendered::Reply(length) => {
-                at.count.stale_answers.bump();
-                let refresh = if held { None } else { self.refresh(at, key, Some(Arc::clone(entry))) };
-                refresh.map_or(Step::Reply(length), |flight| Step::ReplyAndLaunch(length, flight))
-            }
         }
+        at.turn.count.lookups.bump(Lookup::Stale);
+        let Some(length) = self.write_stale(at.turn.now, &at.asker, entry, want, at.lifetimes, out) else {
+            return Step::Drop(Dropped::Malformed);
+        };
+        at.turn.count.stale_answers.bump();
+        let refresh = if held { None } else { self.refresh(at, key, Some(Arc::clone(entry))) };
+        refresh.map_or(Step::Reply(length), |flight| Step::ReplyAndLaunch(length, flight))
     }
 
     /// Lets a flight take off, if the limits allow; else everybody parked behind it is told at once.
     fn launch(&self, at: &Passage<'_>, ticket: Ticket<Parked<W>>, stale: Option<Arc<Entry>>, out: &mut [u8]) -> Step<W> {
         // Between the look into the cache and the take-off another worker may have landed the same question.
-        if let Found::Fresh { entry, age } = self.cache.lookup(ticket.key(), || None, at.now) {
-            return self.deliver(at, ticket, &entry, TtlRule::Age(age), out);
+        if let Found::Fresh { entry, age } = self.cache.lookup(ticket.key(), || None, at.turn.now) {
+            return self.deliver(at, ticket, &entry, age, out);
         }
-        let limits = &at.active.plan.limits;
+        let limits = &at.turn.active.plan.limits;
         let place = self.clients.take(at.client, clients::Kind::InFlight, limits.in_flight_per_client);
         if place.is_none() || self.flights.len() > limits.in_flight {
-            at.count.flights_shed.bump();
+            at.turn.count.flights_shed.bump();
             if let Some(entry) = stale {
-                at.count.stale_answers.bump();
-                return self.deliver(at, ticket, &entry, TtlRule::Stale { cap: at.lifetimes.stale_ttl }, out);
+                self.answer_stale(at.turn, ticket.land(), &entry, at.lifetimes, out);
+                return Step::Parked;
             }
             // Never REFUSED: musl takes it for the end of the search. Never cached: it says nothing about the name.
             for parked in ticket.land() {
@@ -319,14 +324,14 @@ impl<W: Waiter> Resolver<W> {
             }
             return Step::Parked;
         }
-        let lapses_at = stale.as_ref().map(|_| at.now + at.lifetimes.client_timeout);
+        let lapses_at = stale.as_ref().map(|_| at.turn.now + at.lifetimes.client_timeout);
         Step::Launch(Box::new(self.flight(at, ticket, stale, lapses_at, place, Pace::Urgent)))
     }
 
     /// A flight that nobody waits for, if none is under way and there is room.
     fn refresh(&self, at: &Passage<'_>, key: &Key, stale: Option<Arc<Entry>>) -> Option<Box<Flight<W>>> {
-        if self.flights.len() >= at.active.plan.limits.in_flight {
-            at.count.flights_shed.bump();
+        if self.flights.len() >= at.turn.active.plan.limits.in_flight {
+            at.turn.count.flights_shed.bump();
             return None;
         }
         let ticket = self.flights.refresh(key)?;
@@ -334,13 +339,13 @@ impl<W: Waiter> Resolver<W> {
     }
 
     fn prefetch(&self, at: &Passage<'_>, key: &Key, entry: &Entry, age: u32) -> Option<Box<Flight<W>>> {
-        let prefetch = at.active.plan.cache.prefetch?;
+        let prefetch = at.turn.active.plan.cache.prefetch?;
         let hits = entry.count_hit(prefetch.hits);
         let due = u64::from(age) * 100 >= u64::from(entry.lifetime()) * u64::from(100 - prefetch.at_percent);
         if !due || hits < prefetch.hits || !entry.claim_prefetch() {
             return None;
         }
-        at.count.prefetches.bump();
+        at.turn.count.prefetches.bump();
         self.refresh(at, key, None)
     }
 
@@ -353,7 +358,7 @@ impl<W: Waiter> Resolver<W> {
         place: Option<Place>,
         pace: Pace,
     ) -> Flight<W> {
-        at.count.flights_launched.bump();
+        at.turn.count.flights_launched.bump();
         Flight {
             ticket,
             group: Arc::clone(at.group),
@@ -362,22 +367,22 @@ impl<W: Waiter> Resolver<W> {
             lapses_at,
             started: at.since,
             pace,
-            recheck: at.active.plan.cache.recheck,
+            recheck: at.turn.active.plan.cache.recheck,
             _place: place,
         }
     }
 
-    /// Ends a flight that need not fly, with an entry that is at hand.
+    /// Ends a flight that need not fly, with a fresh entry.
     fn deliver(
         &self,
         at: &Passage<'_>,
         ticket: Ticket<Parked<W>>,
         entry: &Entry,
-        ttl: TtlRule,
+        age: u32,
         out: &mut [u8],
     ) -> Step<W> {
         for parked in ticket.land() {
-            match render(entry, &parked.waiter.asker(), parked.want, ttl, at.lifetimes, out) {
+            match render(entry, &parked.waiter.asker(), parked.want, TtlRule::Age(age), at.lifetimes, out) {
                 Rendered::Reply(length) => parked.waiter.answer(&out[..length]),
                 // The waiter's drop tells its client to come again; it is one query in a race of microseconds.
                 Rendered::AskItself | Rendered::TooSmall => {}
@@ -387,31 +392,58 @@ impl<W: Waiter> Resolver<W> {
     }
 
     /// The moment has come at which those with a stale answer get it; the flight goes on.
-    pub fn lapse(&self, flight: &mut Flight<W>, count: &Worker, now: Instant, out: &mut [u8]) {
+    pub fn lapse(&self, turn: Turn<'_>, flight: &mut Flight<W>, out: &mut [u8]) {
         flight.lapses_at = None;
-        count.flights_lapsed.bump();
+        turn.count.flights_lapsed.bump();
         if let Some(entry) = flight.stale.clone() {
-            let parked = flight.ticket.lapse();
-            self.answer_stale(parked, &entry, &flight.lifetimes, count, now, out);
+            self.answer_stale(turn, flight.ticket.lapse(), &entry, &flight.lifetimes, out);
         }
     }
 
+    /// Sends `entry`, past its lifetime, to everybody in `parked`.
     fn answer_stale(
         &self,
+        turn: Turn<'_>,
         parked: Vec<Parked<W>>,
         entry: &Entry,
         lifetimes: &Lifetimes,
-        count: &Worker,
-        now: Instant,
         out: &mut [u8],
     ) {
-        let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
         for parked in parked {
-            count.stale_answers.bump();
-            count.latency.record(metrics::Outcome::Stale, now.saturating_duration_since(parked.since));
-            if let Rendered::Reply(length) = render(entry, &parked.waiter.asker(), parked.want, stale, lifetimes, out) {
+            turn.count.stale_answers.bump();
+            turn.count.latency.record(metrics::Outcome::Stale, turn.now.saturating_duration_since(parked.since));
+            let length = self.write_stale(turn.now, &parked.waiter.asker(), entry, parked.want, lifetimes, out);
+            if let Some(length) = length {
                 parked.waiter.answer(&out[..length]);
             }
+        }
+    }
+
+    /// Writes `entry`, past its lifetime, as the answer to `asker`.
+    fn write_stale(
+        &self,
+        now: Instant,
+        asker: &Asker<'_>,
+        entry: &Entry,
+        want: Want,
+        lifetimes: &Lifetimes,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
+        let mut rendered = render(entry, asker, want, stale, lifetimes, out);
+        if matches!(rendered, Rendered::AskItself) {
+            // Only with strip-if-a: the stale A answer holds no address, so what is known of AAAA decides.
+            rendered = match self.cache.lookup(&entry.key()?.with_type(Type::AAAA), || None, now) {
+                Found::Fresh { entry, age } => render(&entry, asker, Want::Itself, TtlRule::Age(age), lifetimes, out),
+                Found::Stale { entry, .. } => render(&entry, asker, Want::Itself, stale, lifetimes, out),
+                Found::Failed(_) | Found::Vacant => {
+                    return compose::failure(asker, Rcode::SERVFAIL, Some(Ede::NO_REACHABLE_AUTHORITY), out);
+                }
+            };
+        }
+        match rendered {
+            Rendered::Reply(length) => Some(length),
+            Rendered::AskItself | Rendered::TooSmall => None,
         }
     }
 
@@ -419,13 +451,12 @@ impl<W: Waiter> Resolver<W> {
     #[must_use = "flights that follow must be flown"]
     pub fn land(
         &self,
-        active: &Active,
+        turn: Turn<'_>,
         flight: Flight<W>,
         landing: Landing,
-        count: &Worker,
-        now: Instant,
         out: &mut [u8],
     ) -> Vec<Box<Flight<W>>> {
+        let Turn { count, now, .. } = turn;
         let Flight { ticket, group, lifetimes, stale, recheck, _place: place, .. } = flight;
         drop(place);
         match landing {
@@ -442,20 +473,24 @@ impl<W: Waiter> Resolver<W> {
                 }
                 count.flights_landed.bump();
                 let key = ticket.key().clone();
-                self.answer_fresh(active, &key, ticket.land(), &entry, &lifetimes, &group, count, now, out)
+                let arrived = Arrived { key: &key, entry: &entry, lifetimes: &lifetimes, group: &group };
+                self.answer_fresh(turn, &arrived, ticket.land(), out)
             }
             Landing::Failure { rcode, ede, silent } => {
-                // Usable when it was asked for is what counts: nobody who came later gets it (RFC 8767 section 5).
-                let usable = |at| stale.as_ref().filter(|entry| entry.freshness(self.cache.epoch(), at) != Freshness::Gone);
+                // Who came when the entry was no good any more has parked behind the same flight; what counts is whether
+                // it was usable when it was asked for.
+                let epoch = self.cache.epoch();
+                let usable = |at| stale.as_ref().filter(|entry| entry.freshness(epoch, at) != Freshness::Gone);
                 if let Some(entry) = usable(now) {
-                    entry.hold_refresh(self.cache.epoch(), now + recheck);
+                    entry.hold_refresh(epoch, now + recheck);
                 } else {
                     self.cache.store_failure(ticket.key(), rcode, ede, silent, &lifetimes, now);
                     count.stored.bump(Stored::Failure);
                 }
-                let (in_time, late): (Vec<_>, Vec<_>) = ticket.land().into_iter().partition(|it| usable(it.since).is_some());
+                let (in_time, late): (Vec<_>, Vec<_>) =
+                    ticket.land().into_iter().partition(|it| usable(it.since).is_some());
                 if let Some(entry) = &stale {
-                    self.answer_stale(in_time, entry, &lifetimes, count, now, out);
+                    self.answer_stale(turn, in_time, entry, &lifetimes, out);
                 }
                 for parked in late {
                     count.latency.record(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
@@ -470,34 +505,26 @@ impl<W: Waiter> Resolver<W> {
 
     fn answer_fresh(
         &self,
-        active: &Active,
-        key: &Key,
+        turn: Turn<'_>,
+        arrived: &Arrived<'_>,
         parked: Vec<Parked<W>>,
-        entry: &Entry,
-        lifetimes: &Lifetimes,
-        group: &Arc<Group>,
-        count: &Worker,
-        now: Instant,
         out: &mut [u8],
     ) -> Vec<Box<Flight<W>>> {
         let mut follow = Vec::new();
         for parked in parked {
-            let waited = now.saturating_duration_since(parked.since);
+            let waited = turn.now.saturating_duration_since(parked.since);
             if waited > DISCARD {
-                count.drops.bump(Dropped::Late);
+                turn.count.drops.bump(Dropped::Late);
                 parked.waiter.discard();
                 continue;
             }
             let asker = parked.waiter.asker();
-            match render(entry, &asker, parked.want, TtlRule::Age(0), lifetimes, out) {
+            match render(arrived.entry, &asker, parked.want, TtlRule::Age(0), arrived.lifetimes, out) {
                 Rendered::Reply(length) => {
-                    count.latency.record(metrics::Outcome::Miss, waited);
+                    turn.count.latency.record(metrics::Outcome::Miss, waited);
                     parked.waiter.answer(&out[..length]);
                 }
-                Rendered::AskItself => {
-                    let Parked { waiter, client, since, .. } = parked;
-                    follow.extend(self.follow(active, key, waiter, client, since, lifetimes, group, count, now, out));
-                }
+                Rendered::AskItself => follow.extend(self.follow(turn, arrived, parked, out)),
                 Rendered::TooSmall => {}
             }
         }
@@ -507,21 +534,17 @@ impl<W: Waiter> Resolver<W> {
     /// A has no address, so the AAAA question that waited for it is asked itself (strip-if-a).
     fn follow(
         &self,
-        active: &Active,
-        key: &Key,
-        waiter: W,
-        client: IpAddr,
-        since: Instant,
-        lifetimes: &Lifetimes,
-        group: &Arc<Group>,
-        count: &Worker,
-        now: Instant,
+        turn: Turn<'_>,
+        arrived: &Arrived<'_>,
+        parked: Parked<W>,
         out: &mut [u8],
     ) -> Option<Box<Flight<W>>> {
+        let Parked { waiter, client, since, .. } = parked;
         // The asker borrows the waiter, which is parked meanwhile: the passage gets a copy of the question.
         let (question, asker) = (waiter.asker().question.to_vec(), waiter.asker());
         let asker = Asker { question: &question, ..asker };
-        let passage = Passage { active, asker, client, lifetimes, group, count, since, now };
+        let Arrived { key, lifetimes, group, .. } = *arrived;
+        let passage = Passage { turn, asker, client, lifetimes, group, since };
         let mut waiter = Some(waiter);
         let park = || waiter.take().expect("route calls its closure once");
         match self.route(&passage, &key.with_type(Type::AAAA), Want::Itself, park, out) {

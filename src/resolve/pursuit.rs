@@ -33,6 +33,8 @@ const MOST_SENDS: u32 = 14;
 const IDLE_RETRY: Duration = Duration::from_secs(1);
 /// A question on a stream is not repeated to the same server before this; the stream itself retries what broke.
 const STREAM_RETRY: Duration = Duration::from_secs(1);
+/// Unanswered sends after which a server that never answered with EDNS is asked without (RFC 6891 section 7).
+const EDNS_SENDS: u32 = 3;
 /// Once some server has said that it cannot, the silent ones get this long.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -65,6 +67,7 @@ struct Try {
     edns: Edns,
     state: State,
     last_sent: Instant,
+    sends: u32,
     /// The last send has been counted as a failure of its server.
     overdue: bool,
     outstanding: Option<Outstanding>,
@@ -150,6 +153,9 @@ impl Pursuit {
         if let Some(attempt) = self.ordered.pop() {
             return self.ask(attempt, now);
         }
+        if self.group.is_looping(now) {
+            return Order::Land(self.failure());
+        }
         if now >= self.deadline {
             self.count_overdue(now, Duration::ZERO);
             return Order::Land(self.failure());
@@ -164,6 +170,7 @@ impl Pursuit {
                 return self.ask(attempt, now);
             }
             if let Some(attempt) = self.longest_waiting(now) {
+                let attempt = self.without_edns(attempt, now).unwrap_or(attempt);
                 return self.ask(attempt, now);
             }
         }
@@ -218,6 +225,9 @@ impl Pursuit {
             (Arc::clone(&it.server), it.via, it.edns)
         };
         self.group.on_reply(&server, now.saturating_duration_since(self.tries[attempt].last_sent), now);
+        if response.edns_seen() {
+            server.note_edns();
+        }
         if response.truncated() && via == Via::Datagram {
             // RFC 7766 section 5. What a truncated answer holds is never used.
             self.tries[attempt].state = State::Superseded;
@@ -235,7 +245,7 @@ impl Pursuit {
             // A server that refers us elsewhere does not resolve; we do not iterate.
             Kind::Referral => self.fail(attempt, Rcode::SERVFAIL, now),
             Kind::Answer | Kind::NoData { .. } | Kind::NxDomain { .. } => {
-                if edns == Edns::Without && !self.group.is_plain(&server, now) {
+                if edns == Edns::Without && !server.knows_edns() && !self.group.is_plain(&server, now) {
                     self.group.note_plain(&server, now);
                 }
                 self.landed = Some(Landing::Answer(response));
@@ -266,7 +276,7 @@ impl Pursuit {
 
     fn add(&mut self, server: Arc<Server>, via: Via, edns: Edns, now: Instant) -> usize {
         let outstanding = Some(server.begin());
-        self.tries.push(Try { server, via, edns, state: State::Waiting, last_sent: now, overdue: false, outstanding });
+        self.tries.push(Try { server, via, edns, state: State::Waiting, last_sent: now, sends: 0, overdue: false, outstanding });
         self.tries.len() - 1
     }
 
@@ -274,6 +284,7 @@ impl Pursuit {
         self.sends += 1;
         let it = &mut self.tries[attempt];
         it.last_sent = now;
+        it.sends += 1;
         it.overdue = false;
         let usual = self.group.retry_after(&it.server);
         self.next_send = now
@@ -294,6 +305,19 @@ impl Pursuit {
         };
         let waiting = self.tries.iter().enumerate().filter(|(_, it)| it.state == State::Waiting && ready(it));
         waiting.min_by_key(|(_, it)| it.last_sent).map(|(attempt, _)| attempt)
+    }
+
+    /// The try that asks without EDNS what `attempt` asked in vain: some servers and firewalls drop what they do not know.
+    fn without_edns(&mut self, attempt: usize, now: Instant) -> Option<usize> {
+        let it = &self.tries[attempt];
+        let in_vain = it.edns == Edns::With && it.via == Via::Datagram && it.sends >= EDNS_SENDS;
+        let address = it.server.address;
+        let tried = self.tries.iter().any(|it| it.server.address == address && it.edns == Edns::Without);
+        if !in_vain || it.server.knows_edns() || tried {
+            return None;
+        }
+        let server = Arc::clone(&it.server);
+        Some(self.add(server, Via::Datagram, Edns::Without, now))
     }
 
     /// Counts against its server every send that has had `patience` without an answer, once.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsOption;
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, NULL, SOA};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, NULL, SOA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
@@ -71,6 +71,12 @@ pub fn response(says: &Says, query: &[u8], serial: u32) -> Result<Vec<u8>, Strin
             message.add_answer(Record::from_rdata(owner.clone(), ttl, rdata));
         }
     }
+    for target in 0..words.get("srv").map_or(Ok(0), number)? {
+        let host = name(&format!("pod-{target}.{}", question.name()))?;
+        message.add_answer(Record::from_rdata(owner.clone(), ttl, RData::SRV(SRV::new(0, 1, 53, host.clone()))));
+        let address = Ipv4Addr::from(0x0a00_0000 + target);
+        message.add_additional(Record::from_rdata(host, ttl, RData::A(A(address))));
+    }
     if let Some(zone) = words.get("soa") {
         let minimum = words.get("minimum").map_or(Ok(ttl), number)?;
         let (mname, rname) = (name("ns.invalid.")?, name("host.invalid.")?);
@@ -135,8 +141,12 @@ pub fn record(text: &str, qname: &Name) -> Result<Record, String> {
     let owner = if owner == "@" { qname.clone() } else { name(owner)? };
     let code = record_type(rtype)?;
     let rdata = if let Some(hex) = rdata.strip_prefix("\\# ") {
-        let hex = hex.split_once(' ').map_or("", |(_, hex)| hex);
-        RData::Unknown { code, rdata: NULL::with(octets(hex)?) }
+        let (length, hex) = hex.split_once(' ').ok_or_else(|| format!("`{rdata}` has no octets"))?;
+        let octets = if hex == "zeros" { vec![0; number(length)?] } else { octets(hex)? };
+        if octets.len() != number::<usize>(length)? {
+            return Err(format!("`{rdata}` are {} octets", octets.len()));
+        }
+        RData::Unknown { code, rdata: NULL::with(octets) }
     } else if code == RecordType::RRSIG {
         // Algorithm 13, 2 labels, TTL 300, valid for ever, key 7 of the root, a signature of zeros.
         let covered = u16::from(record_type(rdata)?).to_be_bytes();
@@ -159,6 +169,7 @@ pub fn show(record: &Record) -> String {
         }
         _ if matches!(record.data, RData::Unknown { .. }) => {
             let hex: String = rdata.iter().map(|octet| format!("{octet:02x}")).collect();
+            let hex = if rdata.iter().all(|octet| *octet == 0) { "zeros" } else { hex.as_str() };
             format!("\\# {} {hex}", rdata.len())
         }
         _ => record.data.to_string(),
@@ -167,7 +178,7 @@ pub fn show(record: &Record) -> String {
 }
 
 /// `TYPE65280`, not hickory's own word for it.
-fn type_name(rtype: RecordType) -> String {
+pub fn type_name(rtype: RecordType) -> String {
     match rtype {
         RecordType::Unknown(code) => format!("TYPE{code}"),
         known => known.to_string(),

@@ -9,7 +9,7 @@ use nodens::cache::Filter;
 use nodens::wire::{Name, Transport};
 
 use crate::reply;
-use crate::script::{Bound, Manner, Says, Sent, Step, What, When, Words};
+use crate::script::{Bound, Manner, Says, Sent, Step, Target, What, When, Words};
 use crate::world::{CONFIG, Content, Heard, Inquiry, Outcome, Send, World};
 use crate::{message, script};
 
@@ -157,6 +157,10 @@ impl Player {
                 };
                 if holds { Ok(()) } else { Err(differs(format!("{word}{count} questions at u{server}"), got.to_string())) }
             }
+            What::Loop { server } => {
+                let name = self.world.loop_name(*server)?;
+                self.ask("", &name, "NS", &Words::default())
+            }
             What::Probe { server } => Ok(self.world.probe(*server)?),
             What::Reload(yaml) => {
                 self.world.reload(plan(yaml)?);
@@ -170,10 +174,10 @@ impl Player {
                 }
                 Ok(())
             }
-            What::Sends { server, to, what } => {
-                let to = to.as_ref().map(|(name, rtype)| (fill(name, nth), rtype));
-                self.sends(*server, to.as_ref().map(|(name, rtype)| (name.as_str(), rtype.as_str())), what)
+            What::Sends { server, to: Target::Named(name, rtype), what } => {
+                self.sends(*server, &Target::Named(fill(name, nth), rtype.clone()), what)
             }
+            What::Sends { server, to, what } => self.sends(*server, to, what),
             What::Waiting(count) => self.same("clients waiting", *count, self.world.waiting()),
         }
     }
@@ -236,7 +240,7 @@ impl Player {
         let mut wanted = Send {
             server,
             name: message::name(name)?.to_string(),
-            rtype: message::record_type(rtype)?.to_string(),
+            rtype: message::type_name(message::record_type(rtype)?),
             dnssec_ok: words.has("do"),
             checking_disabled: words.has("cd"),
             edns: !words.has("no-edns"),
@@ -259,7 +263,7 @@ impl Player {
         if tell_send(&send) == tell_send(&wanted) { Ok(()) } else { Err(differs(expected, tell_send(&send))) }
     }
 
-    fn sends(&mut self, server: u8, to: Option<(&str, &str)>, what: &Sent) -> Result<(), Trouble> {
+    fn sends(&mut self, server: u8, to: &Target, what: &Sent) -> Result<(), Trouble> {
         let (flight, question, query, serial) = self.world.open_question(server, to)?;
         // Right but for one thing.
         let says = match what {

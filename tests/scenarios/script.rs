@@ -28,13 +28,22 @@ pub enum What {
     Flush(Words),
     Gets { server: u8, name: String, rtype: String, words: Words },
     Got { server: u8, bound: Bound, count: usize },
+    /// The server forwards the health probe it gets to ourselves.
+    Loop { server: u8 },
     Probe { server: u8 },
     Reload(String),
     Repeat { times: usize, every: Option<Duration>, steps: Vec<Step> },
     Reply { times: usize, label: String, says: Says },
     /// An answer, or something like one, to a question the server got.
-    Sends { server: u8, to: Option<(String, String)>, what: Sent },
+    Sends { server: u8, to: Target, what: Sent },
     Waiting(usize),
+}
+
+/// Which of the questions that a server has not answered.
+pub enum Target {
+    Named(String, String),
+    Newest,
+    Oldest,
 }
 
 #[derive(Clone, Copy)]
@@ -161,11 +170,11 @@ impl<'t> Lines<'t> {
         line
     }
 
-    /// The indented lines that follow.
+    /// The indented lines that follow, up to an empty one.
     fn block(&mut self) -> String {
         let mut block = String::new();
         while let Some(line) = self.lines.get(self.next)
-            && (line.trim().is_empty() || line.starts_with(' '))
+            && line.starts_with(' ')
         {
             block.push_str(line);
             block.push('\n');
@@ -241,7 +250,7 @@ const REPLY: &[&str] = &[
     "option", "no-option",
 ];
 const SAYS: &[&str] =
-    &["a", "aaaa", "cname", "ttl", "soa", "minimum", "aa", "ad", "tc", "rd", "ra", "no-edns", "after", "option"];
+    &["a", "aaaa", "cname", "srv", "ttl", "soa", "minimum", "aa", "ad", "tc", "rd", "ra", "no-edns", "after", "option"];
 
 fn step(words: &[&str], lines: &mut Lines<'_>) -> Result<What, String> {
     Ok(match words {
@@ -262,6 +271,7 @@ fn step(words: &[&str], lines: &mut Lines<'_>) -> Result<What, String> {
         ["flights", count] => What::Flights(number(count)?),
         ["cache", rest @ ..] => What::Cache(Words::read(rest, &["positive", "negative", "failures"])?),
         ["flush", rest @ ..] => What::Flush(Words::read(rest, &["name", "zone"])?),
+        [server, "forwards", "to", "us"] => What::Loop { server: self::server(server)? },
         ["probe", server] => What::Probe { server: self::server(server)? },
         [server, "gets", name, rtype, rest @ ..] => What::Gets {
             server: self::server(server)?,
@@ -289,12 +299,12 @@ fn step(words: &[&str], lines: &mut Lines<'_>) -> Result<What, String> {
             becomes(server, Manner::Answers { to, says, after })?
         }
         [server, "answers", rest @ ..] => {
-            let (to, rest) = to(rest)?;
+            let (to, rest) = target(rest)?;
             What::Sends { server: self::server(server)?, to, what: Sent::Answer(says(rest, SAYS, lines)?) }
         }
-        [server, "breaks", rest @ ..] => What::Sends { server: self::server(server)?, to: to(rest)?.0, what: Sent::Break },
+        [server, "breaks", rest @ ..] => What::Sends { server: self::server(server)?, to: target(rest)?.0, what: Sent::Break },
         [server, "sends", rest @ ..] => {
-            let (to, rest) = to(rest)?;
+            let (to, rest) = target(rest)?;
             let what = match rest {
                 ["malformed"] => Sent::Malformed,
                 ["wrong-case"] => Sent::WrongCase,
@@ -318,6 +328,15 @@ fn says(words: &[&str], known: &[&str], lines: &mut Lines<'_>) -> Result<Says, S
         return Err(format!("`{rcode}` is no rcode"));
     }
     Ok(Says { rcode: (*rcode).to_owned(), words: Words::read(rest, known)?, records: lines.records() })
+}
+
+/// `newest` or `to NAME TYPE`, if it stands there.
+fn target<'a, 'w>(words: &'a [&'w str]) -> Result<(Target, &'a [&'w str]), String> {
+    if let ["newest", rest @ ..] = words {
+        return Ok((Target::Newest, rest));
+    }
+    let (to, rest) = to(words)?;
+    Ok((to.map_or(Target::Oldest, |(name, rtype)| Target::Named(name, rtype)), rest))
 }
 
 /// `to NAME TYPE`, if it stands there.

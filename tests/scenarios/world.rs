@@ -16,18 +16,21 @@ use nodens::cache::Filter;
 use nodens::metrics;
 use nodens::plan::Plan;
 use nodens::resolve::pursuit::{Edns, Event, Order, Pursuit, Via};
-use nodens::resolve::{Active, Flight, Resolver, Step, Waiter};
+use nodens::resolve::{Active, Flight, Resolver, Step, Turn, Waiter};
+use nodens::upstream::Group;
 use nodens::wire::response::Asked;
 use nodens::wire::{Asker, MESSAGE_MAX, Query, Rcode, Response, Transport, compose};
 
 use crate::message;
-use crate::script::{Manner, Says};
+use crate::script::{Manner, Says, Target};
 
 /// The configuration of a scenario that shows none: one server, everything goes there.
 pub const CONFIG: &str = "upstreams: { all: { servers: [192.0.2.1], policy: sequential } }\nzones: { '.': { upstream: all } }\n";
 
-/// As in `nodens::net::pilot`: datagrams that are nearly an answer, after which a socket is not listened to any more.
-const NEAR_MISSES: u32 = 16;
+/// As in `nodens::net::pilot`: what a socket may hear in vain before it is not listened to any more.
+const PATIENCE: u32 = 64;
+const NEAR_MISS: u32 = 16;
+const MALFORMED: u32 = 1;
 
 /// The whole stage.
 pub struct World {
@@ -67,7 +70,7 @@ struct Question {
     via: Via,
     octets: Vec<u8>,
     answered: bool,
-    near_misses: u32,
+    in_vain: u32,
 }
 
 /// Something on its way from a server.
@@ -194,16 +197,16 @@ impl World {
             clock: Rc::clone(&self.clock),
             settled: false,
         };
-        let out = &mut self.out;
-        let step = self.resolver.on_query(&self.active, &query, client, waiter, &self.count, now, out);
+        let turn = Turn { active: &self.active, count: &self.count, now };
+        let step = self.resolver.on_query(turn, &query, client, waiter, &mut self.out);
+        // Who was given back has a place less; what it hears is what the step says.
+        let given_back = |it: &Heard| Rc::ptr_eq(&it.inquiry, &inquiry) && matches!(it.what, Outcome::Dropped(_));
+        if !matches!(step, Step::Parked) && self.heard.borrow().back().is_some_and(given_back) {
+            self.heard.borrow_mut().pop_back();
+        }
         let launched = match step {
             Step::Drop(reason) => {
-                let mut heard = self.heard.borrow_mut();
-                // One who was given back has heard so already.
-                if heard.back().is_some_and(|it| Rc::ptr_eq(&it.inquiry, &inquiry)) {
-                    heard.pop_back();
-                }
-                heard.push_back(hear(Outcome::Dropped(reason.label())));
+                self.heard.borrow_mut().push_back(hear(Outcome::Dropped(reason.label())));
                 None
             }
             Step::Launch(flight) => Some(flight),
@@ -267,25 +270,31 @@ impl World {
         if known { Ok(()) } else { Err(format!("no upstream has a server u{number}")) }
     }
 
-    /// The oldest question of the server that was not answered: its flight, itself and its octets.
-    pub fn open_question(&mut self, server: u8, to: Option<(&str, &str)>) -> Result<(u64, u64, Vec<u8>, u32), String> {
-        let mut found: Option<(u64, u64, &Question)> = None;
+    /// The name a server is probed with when it might forward to us.
+    pub fn loop_name(&self, number: u8) -> Result<String, String> {
+        let has_it = |group: &&Arc<Group>| group.servers().iter().any(|it| last_octet(it.address) == number);
+        let group = self.active.upstreams.iter().find(has_it).ok_or_else(|| format!("no upstream has a server u{number}"))?;
+        Ok(self.resolver.loops.name(group, 0x6761_7073, self.now()).to_string())
+    }
+
+    /// A question of the server that was not answered: its flight, itself, its octets; and how many the server answered.
+    pub fn open_question(&mut self, server: u8, target: &Target) -> Result<(u64, u64, Vec<u8>, u32), String> {
+        let mut open: Vec<(u64, u64, &Question)> = Vec::new();
         for (flight, airborne) in &self.airborne {
             for question in airborne.questions.iter().filter(|it| it.server == server && !it.answered) {
-                let wanted = match to {
-                    None => true,
-                    Some((name, rtype)) => {
-                        let message = Message::from_vec(&question.octets).map_err(|error| error.to_string())?;
-                        let asked = &message.queries[0];
-                        *asked.name() == message::name(name)? && asked.query_type() == message::record_type(rtype)?
+                if let Target::Named(name, rtype) = target {
+                    let message = Message::from_vec(&question.octets).map_err(|error| error.to_string())?;
+                    let asked = &message.queries[0];
+                    if *asked.name() != message::name(name)? || asked.query_type() != message::record_type(rtype)? {
+                        continue;
                     }
-                };
-                if wanted && found.as_ref().is_none_or(|(_, number, _)| question.number < *number) {
-                    found = Some((*flight, question.number, question));
                 }
+                open.push((question.number, *flight, question));
             }
         }
-        let found = found.map(|(flight, number, question)| (flight, number, question.octets.clone()));
+        let number = |it: &&(u64, u64, &Question)| it.0;
+        let found = if matches!(target, Target::Newest) { open.iter().max_by_key(number) } else { open.iter().min_by_key(number) };
+        let found = found.map(|(number, flight, question)| (*flight, *number, question.octets.clone()));
         let (flight, number, octets) = found.ok_or_else(|| format!("u{server} has no such question open"))?;
         let server = self.server(server);
         server.answers += 1;
@@ -356,15 +365,14 @@ impl World {
                     (Ok(response), _) => Event::Answer(Box::new(response)),
                     (Err(unfit), Transport::Tcp) if unfit.is_near_miss() => return Ok(()),
                     (Err(_), Transport::Tcp) => Event::Broken,
-                    (Err(_), Transport::Udp) if question.near_misses >= NEAR_MISSES => return Ok(()),
-                    (Err(_), Transport::Udp) => {
-                        question.near_misses += 1;
+                    (Err(unfit), Transport::Udp) => {
+                        question.in_vain += if unfit.is_near_miss() { NEAR_MISS } else { MALFORMED };
                         Event::NearMiss
                     }
                 }
             }
         };
-        question.answered = !matches!(event, Event::NearMiss);
+        question.answered = !matches!(event, Event::NearMiss) || question.in_vain >= PATIENCE;
         airborne.pursuit.on_event(question.attempt, event, now);
         self.fly(mail.flight)
     }
@@ -382,16 +390,15 @@ impl World {
     fn fly(&mut self, number: u64) -> Result<(), String> {
         let Some(mut it) = self.airborne.remove(&number) else { return Ok(()) };
         if it.flight.lapses_at.is_some_and(|lapse| lapse <= self.now()) {
-            let now = self.now();
-            self.resolver.lapse(&mut it.flight, &self.count, now, &mut self.out);
+            let turn = Turn { active: &self.active, count: &self.count, now: self.now() };
+            self.resolver.lapse(turn, &mut it.flight, &mut self.out);
         }
         loop {
             let dice = self.dice.next_u32();
             match it.pursuit.next(self.now(), dice) {
                 Order::Land(landing) => {
-                    let now = self.now();
-                    let (active, out) = (&self.active, &mut self.out);
-                    let follow = self.resolver.land(active, *it.flight, landing, &self.count, now, out);
+                    let turn = Turn { active: &self.active, count: &self.count, now: self.now() };
+                    let follow = self.resolver.land(turn, *it.flight, landing, &mut self.out);
                     return follow.into_iter().try_for_each(|flight| self.launch(flight));
                 }
                 Order::Ask { attempt, server, via, edns } => self.send(number, &mut it, attempt, server, via, edns)?,
@@ -467,7 +474,7 @@ impl World {
             via,
             octets,
             answered: false,
-            near_misses: 0,
+            in_vain: 0,
         });
         Ok(())
     }
@@ -495,7 +502,7 @@ fn describe(octets: &[u8], server: u8, via: Via, edns: Edns, again: bool, at: Du
     Ok(Send {
         server,
         name: question.name().to_string(),
-        rtype: question.query_type().to_string(),
+        rtype: message::type_name(question.query_type()),
         dnssec_ok: message.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok),
         checking_disabled: header.checking_disabled,
         edns: message.edns.is_some(),

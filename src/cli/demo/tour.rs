@@ -40,6 +40,8 @@ pub(super) struct Tally {
     pub(super) asked: u64,
     /// Answers that had to wait for an upstream of their own, failures included.
     pub(super) missed: u64,
+    /// Queries that reached the cluster DNS while it said nothing.
+    pub(super) unheard: u64,
 }
 
 /// Who answered.
@@ -323,7 +325,7 @@ mod tests {
         assert_eq!(asked, "A     kubernetes.default.svc.cluster.local");
         assert_eq!(wanted, "10.96.0.1 from: hit");
         assert_eq!(got, "10.96.0.1 from: cluster DNS");
-        assert_eq!(tour.tally, Tally { asked: 2, missed: 2 });
+        assert_eq!(tour.tally, Tally { asked: 2, missed: 2, unheard: 0 });
     }
 
     #[test]
@@ -341,6 +343,6 @@ mod tests {
     #[test]
     fn the_hit_rate_of_nothing_is_zero() {
         assert_eq!(Tally::default().hit_rate(), 0);
-        assert_eq!(Tally { asked: 8, missed: 1 }.hit_rate(), 87);
+        assert_eq!(Tally { asked: 8, missed: 1, unheard: 0 }.hit_rate(), 87);
     }
 }

@@ -65,7 +65,8 @@ fn ports_are_many_and_belong_to_no_worker() {
         for of_one in &ports {
             let (low, high) = (all.iter().min(), all.iter().max());
             let range = f64::from(high.expect("not empty") - low.expect("not empty"));
-            let middle = of_one.iter().map(|&port| f64::from(port)).sum::<f64>() / of_one.len() as f64;
+            let middle = of_one.iter().map(|&port| f64::from(port)).sum::<f64>()
+                / f64::from(u32::try_from(of_one.len()).expect("few"));
             let expected = f64::from(*low.expect("not empty")) + range / 2.0;
             assert!((middle - expected).abs() < range / 20.0, "a worker's ports centre on {middle}, all on {expected}");
         }
@@ -202,11 +203,10 @@ fn path_mtu_is_respected() {
 #[test]
 fn unreachable_server_is_an_error() {
     on_worker(async {
-        // Class E: Linux routes it nowhere but through a default route; either way there is no answer and no hang.
         let pool = pool(1);
         let broadcast: SocketAddr = ([255, 255, 255, 255], 53).into();
-        let error = pool.open(broadcast, &mut dice(), Instant::now()).err();
-        assert!(error.is_some(), "broadcasting is not permitted");
+        let error = pool.open(broadcast, &mut dice(), Instant::now()).err().map(|error| error.kind());
+        assert!(error.is_some(), "the kernel forbids it, or knows no way");
     });
 }
 

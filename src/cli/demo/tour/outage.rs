@@ -43,6 +43,7 @@ impl<W: Write> Tour<'_, W> {
         tokio::time::sleep(left).await;
 
         self.cluster.behave(Manner::Silent);
+        let heard = self.cluster.queries();
         let unknown = Question::new(RecordType::A, UNKNOWN);
         let (question, agent) = (unknown.clone(), self.agent);
         let hopeless = tokio::spawn(async move { question.ask(agent).await });
@@ -58,6 +59,7 @@ impl<W: Write> Tour<'_, W> {
         let note = "Technitium is not concerned";
         self.step(RecordType::A, "nas.viktorbarzin.lan", note, Source::Technitium, nas).await?;
         self.unknown_name_fails(&unknown, hopeless).await?;
+        self.tally.unheard = self.cluster.queries() - heard;
         self.recovery().await
     }
 
