@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::flight::{Flights, Join, Stale, Ticket};
+use crate::cache::flight::{Flights, Join, Lapse, Stale, Ticket};
 use crate::cache::{Cache, Entry, Found, Freshness, NotCacheable};
 use crate::clients::{self, Clients, Place};
 use crate::metrics::{self, Drop as Dropped, Lookup, NotStored, Stored, Worker};
@@ -280,7 +280,11 @@ impl<W: Waiter> Resolver<W> {
         let Turn { active, count, now } = at.turn;
         let recheck = active.plan.cache.recheck;
         let held = failed || entry.refresh_is_held(self.cache.epoch(), now, at.group.recovered(), recheck);
-        let at_once = held || at.lifetimes.client_timeout.is_zero() || at.group.is_silent(now);
+        let at_once = held
+            || at.lifetimes.client_timeout.is_zero()
+            || at.group.is_silent(now)
+            || self.flights.under_way(key) == Some(Lapse::Passed);
+        let answer = Answer { key, entry, age: 0, lifetimes: at.lifetimes, group: at.group };
         if !at_once {
             let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
             match self.flights.join(key, parked, Stale::AtHand) {
@@ -292,11 +296,15 @@ impl<W: Waiter> Resolver<W> {
                     count.lookups.bump(Lookup::Miss);
                     return self.launch(at, ticket, Some(Arc::clone(entry)), out);
                 }
-                Join::Full(parked) | Join::Lapsed(parked) => parked.waiter.discard(),
+                // The waiter is spent, so it gets the answer, not the caller.
+                Join::Full(parked) | Join::Lapsed(parked) => {
+                    count.lookups.bump(Lookup::Stale);
+                    self.answer_stale(at.turn, &answer, vec![parked], out);
+                    return Step::Parked;
+                }
             }
         }
         count.lookups.bump(Lookup::Stale);
-        let answer = Answer { key, entry, age: 0, lifetimes: at.lifetimes, group: at.group };
         let Some(length) = self.render_stale(at.turn, &answer, &at.asker, want, out) else {
             return Step::Drop(Dropped::Malformed);
         };
@@ -431,18 +439,24 @@ impl<W: Waiter> Resolver<W> {
                 self.answer_fresh(turn, &answer, ticket.land(), out)
             }
             Landing::Failure { rcode, ede, silent } => {
-                // Who came when the entry was no good any more has parked behind the same flight.
+                // Who came when the entry was no good any more has parked behind the same flight; what counts is whether
+                // it was usable when it was asked for.
                 let epoch = self.cache.epoch();
-                if let Some(entry) = stale.filter(|entry| entry.freshness(epoch, now) != Freshness::Gone) {
+                let usable = |at| stale.as_ref().filter(|entry| entry.freshness(epoch, at) != Freshness::Gone);
+                let key = ticket.key().clone();
+                if let Some(entry) = usable(now) {
                     entry.hold_refresh(epoch, now + recheck);
-                    let key = ticket.key().clone();
-                    let answer = Answer { key: &key, entry: &entry, age: 0, lifetimes: &lifetimes, group: &group };
-                    self.answer_stale(turn, &answer, ticket.land(), out);
-                    return Vec::new();
+                } else {
+                    self.cache.store_failure(&key, rcode, ede, silent, &lifetimes, now);
+                    count.stored.bump(Stored::Failure);
                 }
-                self.cache.store_failure(ticket.key(), rcode, ede, silent, &lifetimes, now);
-                count.stored.bump(Stored::Failure);
-                for parked in ticket.land() {
+                let (in_time, late): (Vec<_>, Vec<_>) =
+                    ticket.land().into_iter().partition(|it| usable(it.since).is_some());
+                if let Some(entry) = &stale {
+                    let answer = Answer { key: &key, entry, age: 0, lifetimes: &lifetimes, group: &group };
+                    self.answer_stale(turn, &answer, in_time, out);
+                }
+                for parked in late {
                     count.latency.record(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
                     if let Some(length) = compose::failure(&parked.waiter.asker(), rcode, ede, out) {
                         parked.waiter.answer(&out[..length]);
