@@ -21,8 +21,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
+use crate::health::Health as Latch;
 use crate::metrics::{Gauges, Metrics, Reader, Reload};
 use crate::net::listen::{self, ListenError};
+use crate::net::probe::{self, ProbeName};
 use crate::net::tls::{Tls, TlsError};
 use crate::net::worker::{self, Shared};
 use crate::plan::{Plan, Protocol};
@@ -39,6 +41,14 @@ pub struct Agent {
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
+    prober: Option<Prober>,
+}
+
+/// The thread that asks ourselves.
+struct Prober {
+    thread: JoinHandle<()>,
+    /// Dropped, the thread ends.
+    stop: mpsc::Sender<()>,
 }
 
 /// What the agent's parts share.
@@ -49,6 +59,8 @@ pub(crate) struct Inner {
     plans: watch::Sender<Arc<Active>>,
     /// Why the newest configuration was refused, while it is.
     refused: Mutex<Option<String>>,
+    /// What the prober has found; `None`: nobody wants to know, so nobody probes.
+    pub(crate) health: Option<Arc<Latch>>,
 }
 
 /// Why the agent cannot start.
@@ -84,6 +96,7 @@ impl Agent {
         let addresses = sockets[0].udp.iter().map(std::net::UdpSocket::local_addr);
         let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>().map_err(StartError::Thread)?;
         let tls = tls_of(&plan)?;
+        let probed = plan.http.health.is_some() || plan.node.is_some();
         let resolver = Arc::new(Resolver::new(&plan, epoch));
         let active = Arc::new(Active::new(plan, None, epoch));
         let (stop, stopping) = watch::channel(false);
@@ -92,19 +105,23 @@ impl Agent {
             active: ArcSwap::new(Arc::clone(&active)),
             tls: ArcSwap::from_pointee(tls),
             suspects: Notify::new(),
+            probe: ProbeName::new(rand::random()),
             connections: AtomicUsize::new(0),
             stop: stopping.clone(),
         });
         // One more writer for the control thread.
         let metrics = Arc::new(Metrics::new(count + 1, gauges(&shared)));
         let (plans, followed) = watch::channel(active);
-        let inner = Arc::new(Inner { shared: Arc::clone(&shared), metrics, plans, refused: Mutex::new(None) });
+        let health = probed.then(|| Arc::new(Latch::new(Instant::now())));
+        let inner = Inner { shared: Arc::clone(&shared), metrics, plans, refused: Mutex::new(None), health };
+        let inner = Arc::new(inner);
         let host = Arc::new(host);
-        let mut agent = Self { inner, host: Arc::clone(&host), addresses, stop, workers: Vec::new(), control: None };
+        let mut agent =
+            Self { inner, host: Arc::clone(&host), addresses, stop, workers: Vec::new(), control: None, prober: None };
         let (ready, awaited) = mpsc::channel();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, ready, cells) = (Arc::clone(&shared), ready.clone(), agent.inner.metrics.worker(index));
-            let worker = move || worker::run(shared, sockets, cells, move || ready.send(()).unwrap_or_default());
+            let worker = move || worker::run(shared, sockets, cells, index, move || ready.send(()).unwrap_or_default());
             let thread = thread::Builder::new().name(format!("nodens-{index}")).spawn(worker);
             agent.workers.push(thread.map_err(StartError::Thread)?);
         }
@@ -119,7 +136,26 @@ impl Agent {
                 break;
             }
         }
+        agent.start_probing()?;
         Ok(agent)
+    }
+
+    /// Begins to ask ourselves, if anybody wants to know.
+    fn start_probing(&mut self) -> Result<(), StartError> {
+        let Some(health) = self.inner.health.clone() else { return Ok(()) };
+        let (stop, stopped) = mpsc::channel::<()>();
+        let (name, addresses) = (self.inner.shared.probe.clone(), self.addresses.clone());
+        let probe = move || {
+            let wait = |time| !matches!(stopped.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout));
+            let told = || match health.state().held_by.as_slice() {
+                [] => tracing::info!("every address answers"),
+                held_by => tracing::warn!(reason = held_by.join("; "), "not serving"),
+            };
+            probe::run(&name, &addresses, &health, wait, told);
+        };
+        let thread = thread::Builder::new().name("nodens-probe".to_owned()).spawn(probe);
+        self.prober = Some(Prober { thread: thread.map_err(StartError::Thread)?, stop });
+        Ok(())
     }
 
     /// Where it listens, UDP and TCP.
@@ -154,6 +190,12 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        if let Some(Prober { thread, stop }) = self.prober.take() {
+            drop(stop);
+            if thread.join().is_err() {
+                tracing::error!("the prober panicked");
+            }
+        }
         // The receivers are gone only if every thread has ended already.
         let _ = self.stop.send(true);
         for worker in self.workers.drain(..) {
@@ -215,7 +257,8 @@ impl Inner {
     /// What keeps us from being ready, one line each.
     pub(crate) fn missing(&self) -> Vec<String> {
         let refused = self.refused().clone().map(|why| format!("the newest configuration is refused: {why}"));
-        refused.into_iter().collect()
+        let held_by = self.health.as_ref().map(|health| health.state().held_by).unwrap_or_default();
+        refused.into_iter().chain(held_by).collect()
     }
 }
 

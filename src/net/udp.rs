@@ -22,6 +22,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::guest::{Guest, Way};
+use super::probe::ProbeName;
 use super::worker::Worker;
 use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused};
 use crate::resolve::{Step, Turn};
@@ -176,20 +177,26 @@ fn answer_one(
 ) -> Option<usize> {
     let count = &worker.count;
     let client = peer.ip();
-    count.queries.bump(Arrival::of(Transport::Udp, client));
     if peer == local || is_reflector(peer.port()) {
         count.drops.bump(Dropped::BadPort);
         return None;
     }
     let active = worker.active();
-    if !may_ask(&active.plan.limits.allow, client) {
+    if client != local.ip() && !may_ask(&active.plan.limits.allow, client) {
         count.drops.bump(Dropped::Acl);
         return None;
     }
     let query = match Query::parse(octets, Transport::Udp) {
         Ok(query) => query,
-        Err(refusal) => return refuse(worker, octets, refusal, Transport::Udp, out),
+        Err(refusal) => {
+            count.queries.bump(Arrival::of(Transport::Udp, client));
+            return refuse(worker, octets, refusal, Transport::Udp, out);
+        }
     };
+    if worker.shared.probe.is(query.key()) {
+        return ProbeName::answer(&query.asker(), worker.index, out);
+    }
+    count.queries.bump(Arrival::of(Transport::Udp, client));
     let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(socket), peer));
     let turn = Turn { active: &active, count, now };
     match worker.resolver.on_query(turn, &query, client, waiter, out) {

@@ -21,6 +21,7 @@ use super::exchange::ExchangeCounters;
 use super::guest::Guest;
 use super::listen::Sockets;
 use super::pilot;
+use super::probe::ProbeName;
 use super::stream::{Limits, StreamPool};
 use super::tls::Tls;
 use super::udp_pool::UdpPool;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub tls: ArcSwap<HashMap<String, Tls>>,
     /// Woken when a server has become a suspect.
     pub suspects: Notify,
+    /// The name by which we ask ourselves.
+    pub probe: ProbeName,
     /// TCP connections open, of all workers.
     pub connections: AtomicUsize,
     /// True once the agent stops.
@@ -52,6 +55,8 @@ pub struct Shared {
 
 /// One worker. Lives on its thread.
 pub struct Worker {
+    /// Its number, from 0.
+    pub index: usize,
     pub shared: Arc<Shared>,
     pub resolver: Arc<Resolver<Guest>>,
     pub count: Arc<metrics::Worker>,
@@ -75,6 +80,7 @@ pub fn run(
     shared: Arc<Shared>,
     sockets: Sockets,
     count: Arc<metrics::Worker>,
+    index: usize,
     ready: impl FnOnce(),
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -82,6 +88,7 @@ pub fn run(
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let worker = Rc::new(Worker {
+            index,
             resolver: Arc::clone(&shared.resolver),
             shared,
             count,
