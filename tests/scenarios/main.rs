@@ -105,7 +105,8 @@ fn fails(text: &str) -> Failure {
 }
 
 /// A scenario in which a name was asked for and answered.
-const PRIMED: &str = "# C01: a test of the runner\nask a.test A\nu1 gets a.test A\nu1 answers NOERROR a=192.0.2.7 ttl=60\n";
+const PRIMED: &str =
+    "# C01: a test of the runner\nask a.test A\nu1 gets a.test A\nu1 answers NOERROR a=192.0.2.7 ttl=60\n";
 
 #[test]
 fn a_line_that_cannot_be_read_is_reported_with_its_number() {

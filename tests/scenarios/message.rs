@@ -112,7 +112,8 @@ pub fn addresses(text: &str, qname: &Name, serial: u32) -> Result<Vec<IpAddr>, S
         "serial" => return Ok(vec![Ipv4Addr::from(0xc633_6400 + serial).into()]),
         "name" => {
             let octets = qname.to_lowercase().to_ascii();
-            let hash = octets.bytes().fold(0x811c_9dc5_u32, |hash, it| (hash ^ u32::from(it)).wrapping_mul(0x0100_0193));
+            let hash =
+                octets.bytes().fold(0x811c_9dc5_u32, |hash, it| (hash ^ u32::from(it)).wrapping_mul(0x0100_0193));
             return Ok(vec![Ipv4Addr::from(0x0a00_0000 | hash >> 8).into()]);
         }
         _ => {}

@@ -26,7 +26,10 @@ pub struct Failure {
 
 #[derive(Debug)]
 pub enum Trouble {
-    Differs { expected: String, got: String },
+    Differs {
+        expected: String,
+        got: String,
+    },
     /// The scenario itself is wrong, or something happened that may never happen.
     Wrong(String),
 }
@@ -52,7 +55,8 @@ impl std::fmt::Display for Failure {
 
 /// Plays the scenario `text` of the file called `file`.
 pub fn play(file: &str, text: &str) -> Result<(), Failure> {
-    let fails = |line, text: &str, at, trouble| Failure { file: file.to_owned(), line, text: text.to_owned(), at, trouble };
+    let fails =
+        |line, text: &str, at, trouble| Failure { file: file.to_owned(), line, text: text.to_owned(), at, trouble };
     let script = script::read(text).map_err(|it| fails(it.line, &it.text, None, it.why.into()))?;
     let plan = plan(script.config.as_deref().unwrap_or(CONFIG)).map_err(|why| fails(1, "config:", None, why.into()))?;
     let mut player = Player { world: World::new(plan), ids: 0 };
@@ -134,7 +138,12 @@ impl Player {
                     let heard = self.next_heard(label, "no reply")?;
                     match heard.what {
                         Outcome::Dropped(got) if reason.as_deref().is_none_or(|reason| reason == got) => {}
-                        _ => return Err(differs(format!("dropped {}", reason.as_deref().unwrap_or_default()), tell(&heard))),
+                        _ => {
+                            return Err(differs(
+                                format!("dropped {}", reason.as_deref().unwrap_or_default()),
+                                tell(&heard),
+                            ));
+                        }
                     }
                 }
                 Ok(())
@@ -155,7 +164,11 @@ impl Player {
                     Bound::Least => (got >= *count, "at least "),
                     Bound::Most => (got <= *count, "at most "),
                 };
-                if holds { Ok(()) } else { Err(differs(format!("{word}{count} questions at u{server}"), got.to_string())) }
+                if holds {
+                    Ok(())
+                } else {
+                    Err(differs(format!("{word}{count} questions at u{server}"), got.to_string()))
+                }
             }
             What::Loop { server } => {
                 let name = self.world.loop_name(*server)?;
@@ -248,9 +261,8 @@ impl Player {
             again: words.has("again"),
             at: self.world.clock(),
         };
-        let same = |it: &Send| {
-            it.server == server && it.name.eq_ignore_ascii_case(&wanted.name) && it.rtype == wanted.rtype
-        };
+        let same =
+            |it: &Send| it.server == server && it.name.eq_ignore_ascii_case(&wanted.name) && it.rtype == wanted.rtype;
         let expected = tell_send(&wanted);
         let Some(at) = self.world.sent.iter().position(same) else {
             let got = self.world.sent.front().map(tell_send);

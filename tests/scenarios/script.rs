@@ -18,24 +18,62 @@ pub struct Step {
 }
 
 pub enum What {
-    Ask { times: usize, label: String, name: String, rtype: String, words: Words },
+    Ask {
+        times: usize,
+        label: String,
+        name: String,
+        rtype: String,
+        words: Words,
+    },
     At(When),
     Cache(Words),
     /// What a server does to every question from here on.
-    Becomes { server: u8, manner: Manner },
-    Dropped { times: usize, label: String, reason: Option<String> },
+    Becomes {
+        server: u8,
+        manner: Manner,
+    },
+    Dropped {
+        times: usize,
+        label: String,
+        reason: Option<String>,
+    },
     Flights(usize),
     Flush(Words),
-    Gets { server: u8, name: String, rtype: String, words: Words },
-    Got { server: u8, bound: Bound, count: usize },
+    Gets {
+        server: u8,
+        name: String,
+        rtype: String,
+        words: Words,
+    },
+    Got {
+        server: u8,
+        bound: Bound,
+        count: usize,
+    },
     /// The server forwards the health probe it gets to ourselves.
-    Loop { server: u8 },
-    Probe { server: u8 },
+    Loop {
+        server: u8,
+    },
+    Probe {
+        server: u8,
+    },
     Reload(String),
-    Repeat { times: usize, every: Option<Duration>, steps: Vec<Step> },
-    Reply { times: usize, label: String, says: Says },
+    Repeat {
+        times: usize,
+        every: Option<Duration>,
+        steps: Vec<Step>,
+    },
+    Reply {
+        times: usize,
+        label: String,
+        says: Says,
+    },
     /// An answer, or something like one, to a question the server got.
-    Sends { server: u8, to: Target, what: Sent },
+    Sends {
+        server: u8,
+        to: Target,
+        what: Sent,
+    },
     Waiting(usize),
 }
 
@@ -243,11 +281,23 @@ fn steps(lines: &mut Lines<'_>, within: Option<usize>) -> Result<Vec<Step>, Wron
     }
 }
 
-const ASK: &[&str] =
-    &["from", "tcp", "edns", "do", "cd", "ad", "rd", "class", "id", "option"];
+const ASK: &[&str] = &["from", "tcp", "edns", "do", "cd", "ad", "rd", "class", "id", "option"];
 const REPLY: &[&str] = &[
-    "aa", "ad", "tc", "ttl", "soa-ttl", "ede", "a", "aaaa", "answers", "authorities", "additionals", "size", "size-at-most",
-    "option", "no-option",
+    "aa",
+    "ad",
+    "tc",
+    "ttl",
+    "soa-ttl",
+    "ede",
+    "a",
+    "aaaa",
+    "answers",
+    "authorities",
+    "additionals",
+    "size",
+    "size-at-most",
+    "option",
+    "no-option",
 ];
 const SAYS: &[&str] =
     &["a", "aaaa", "cname", "srv", "ttl", "soa", "minimum", "aa", "ad", "tc", "rd", "ra", "no-edns", "after", "option"];
@@ -257,7 +307,13 @@ fn step(words: &[&str], lines: &mut Lines<'_>) -> Result<What, String> {
         ["ask", rest @ ..] => {
             let (times, label, rest) = times_and_label(rest)?;
             let [name, rtype, rest @ ..] = rest else { return Err("ask whom for what? `ask NAME TYPE`".to_owned()) };
-            What::Ask { times, label, name: (*name).to_owned(), rtype: (*rtype).to_owned(), words: Words::read(rest, ASK)? }
+            What::Ask {
+                times,
+                label,
+                name: (*name).to_owned(),
+                rtype: (*rtype).to_owned(),
+                words: Words::read(rest, ASK)?,
+            }
         }
         ["reply", rest @ ..] => {
             let (times, label, rest) = times_and_label(rest)?;
@@ -302,7 +358,9 @@ fn step(words: &[&str], lines: &mut Lines<'_>) -> Result<What, String> {
             let (to, rest) = target(rest)?;
             What::Sends { server: self::server(server)?, to, what: Sent::Answer(says(rest, SAYS, lines)?) }
         }
-        [server, "breaks", rest @ ..] => What::Sends { server: self::server(server)?, to: target(rest)?.0, what: Sent::Break },
+        [server, "breaks", rest @ ..] => {
+            What::Sends { server: self::server(server)?, to: target(rest)?.0, what: Sent::Break }
+        }
         [server, "sends", rest @ ..] => {
             let (to, rest) = target(rest)?;
             let what = match rest {

@@ -25,7 +25,8 @@ use crate::message;
 use crate::script::{Manner, Says, Target};
 
 /// The configuration of a scenario that shows none: one server, everything goes there.
-pub const CONFIG: &str = "upstreams: { all: { servers: [192.0.2.1], policy: sequential } }\nzones: { '.': { upstream: all } }\n";
+pub const CONFIG: &str =
+    "upstreams: { all: { servers: [192.0.2.1], policy: sequential } }\nzones: { '.': { upstream: all } }\n";
 
 /// As in `nodens::net::pilot`: what a socket may hear in vain before it is not listened to any more.
 const PATIENCE: u32 = 64;
@@ -273,7 +274,8 @@ impl World {
     /// The name a server is probed with when it might forward to us.
     pub fn loop_name(&self, number: u8) -> Result<String, String> {
         let has_it = |group: &&Arc<Group>| group.servers().iter().any(|it| last_octet(it.address) == number);
-        let group = self.active.upstreams.iter().find(has_it).ok_or_else(|| format!("no upstream has a server u{number}"))?;
+        let group =
+            self.active.upstreams.iter().find(has_it).ok_or_else(|| format!("no upstream has a server u{number}"))?;
         Ok(self.resolver.loops.name(group, 0x6761_7073, self.now()).to_string())
     }
 
@@ -293,7 +295,11 @@ impl World {
             }
         }
         let number = |it: &&(u64, u64, &Question)| it.0;
-        let found = if matches!(target, Target::Newest) { open.iter().max_by_key(number) } else { open.iter().min_by_key(number) };
+        let found = if matches!(target, Target::Newest) {
+            open.iter().max_by_key(number)
+        } else {
+            open.iter().min_by_key(number)
+        };
         let found = found.map(|(number, flight, question)| (*flight, *number, question.octets.clone()));
         let (flight, number, octets) = found.ok_or_else(|| format!("u{server} has no such question open"))?;
         let server = self.server(server);
@@ -399,7 +405,7 @@ impl World {
                 Order::Land(landing) => {
                     let turn = Turn { active: &self.active, count: &self.count, now: self.now() };
                     let follow = self.resolver.land(turn, *it.flight, landing, &mut self.out);
-                    return follow.into_iter().try_for_each(|flight| self.launch(flight));
+                    return follow.into_iter().try_for_each(|flight| self.launch(Box::new(flight)));
                 }
                 Order::Ask { attempt, server, via, edns } => self.send(number, &mut it, attempt, server, via, edns)?,
                 Order::Wait(until) => {
@@ -493,9 +499,10 @@ fn describe(octets: &[u8], server: u8, via: Via, edns: Edns, again: bool, at: Du
         && message.authorities.is_empty()
         && message.additionals.is_empty()
         && message.edns.is_some() == (edns == Edns::With)
-        && message.edns.as_ref().is_none_or(|edns| {
-            edns.max_payload() == 1232 && edns.version() == 0 && edns.options().as_ref().is_empty()
-        });
+        && message
+            .edns
+            .as_ref()
+            .is_none_or(|edns| edns.max_payload() == 1232 && edns.version() == 0 && edns.options().as_ref().is_empty());
     if !sound {
         return Err(format!("our query must not look like this: {message:?}"));
     }
