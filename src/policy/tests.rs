@@ -119,8 +119,7 @@ fn only_names_with_too_many_labels_are_search_noise() {
 #[test]
 fn a_pinned_address_leads_back_to_all_its_names() {
     let pin = Action::Addresses(vec![Ipv4Addr::new(10, 97, 4, 20).into()]);
-    let policy =
-        policy(vec![zone(".", Action::Route(0)), zone("git.test", pin.clone()), zone("forge.test", pin)]);
+    let policy = policy(vec![zone(".", Action::Route(0)), zone("git.test", pin.clone()), zone("forge.test", pin)]);
     let Decision::Pointers(names) = policy.decide(&key("20.4.97.10.in-addr.arpa", Type::PTR), POD) else {
         panic!("no pointers")
     };
@@ -144,7 +143,9 @@ fn stripping_concerns_the_clients_it_names() {
         [("10.1.2.3", Aaaa::Strip), ("::ffff:10.1.2.3", Aaaa::Strip), ("10.2.0.1", Aaaa::Keep), ("fd00::1", Aaaa::Keep)]
     {
         let client = client.parse().expect("a legal address");
-        let Decision::Route { aaaa, .. } = policy.decide(&key("a.test", Type::AAAA), client) else { panic!("no route") };
+        let Decision::Route { aaaa, .. } = policy.decide(&key("a.test", Type::AAAA), client) else {
+            panic!("no route")
+        };
         assert_eq!(aaaa, expected, "{client}");
     }
 }
