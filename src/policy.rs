@@ -107,3 +107,6 @@ impl Policy {
         unreachable!("Plan::new requires the root zone, and every name lies in it")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -313,3 +313,6 @@ impl Hasher for PassThrough {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests;

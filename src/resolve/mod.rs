@@ -655,3 +655,6 @@ fn not_stored(reason: NotCacheable) -> NotStored {
         NotCacheable::ZeroTtl => NotStored::TtlZero,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! `SCENARIO=text cargo test --test scenarios` plays only those whose file name contains the text.
 
+mod client;
 mod message;
 mod player;
 mod reply;

@@ -169,7 +169,8 @@ pub fn show(record: &Record) -> String {
             RecordType::from(covered).to_string()
         }
         _ if matches!(record.data, RData::Unknown { .. }) => {
-            let hex: String = rdata.iter().map(|octet| format!("{octet:02x}")).collect();
+            let digit = |nibble: u8| char::from_digit(nibble.into(), 16).expect("four bits");
+            let hex: String = rdata.iter().flat_map(|octet| [digit(octet >> 4), digit(octet & 15)]).collect();
             let hex = if rdata.iter().all(|octet| *octet == 0) { "zeros" } else { hex.as_str() };
             format!("\\# {} {hex}", rdata.len())
         }

@@ -8,9 +8,10 @@ use hickory_proto::op::Message;
 use nodens::cache::Filter;
 use nodens::wire::{Name, Transport};
 
+use crate::client::{Heard, Inquiry, Outcome};
 use crate::reply;
 use crate::script::{Bound, Manner, Says, Sent, Step, Target, What, When, Words};
-use crate::world::{CONFIG, Content, Heard, Inquiry, Outcome, Send, World};
+use crate::world::{CONFIG, Content, Send, World};
 use crate::{message, script};
 
 /// Why a scenario does not hold, and where.
@@ -64,8 +65,8 @@ pub fn play(file: &str, text: &str) -> Result<(), Failure> {
     let played = player.steps(&script.steps, None, &mut place).and_then(|()| {
         place = (text.lines().count(), "the end".to_owned());
         player.nothing_left()?;
-        player.same("flights", 0, player.world.resolver.in_flight())?;
-        player.same("clients waiting", 0, player.world.waiting())
+        same("flights", 0, player.world.resolver.in_flight())?;
+        same("clients waiting", 0, player.world.waiting())
     });
     played.map_err(|trouble| fails(place.0, &place.1, Some(player.world.clock()), trouble))
 }
@@ -83,11 +84,8 @@ struct Player {
 impl Player {
     fn steps(&mut self, steps: &[Step], nth: Option<usize>, place: &mut (usize, String)) -> Result<(), Trouble> {
         for step in steps {
-            if place.0 != step.line {
-                *place = (step.line, step.text.clone());
-            } else {
-                place.1.clone_from(&step.text);
-            }
+            place.0 = step.line;
+            place.1.clone_from(&step.text);
             if let What::Repeat { times, every, steps } = &step.what {
                 let start = self.world.clock();
                 for nth in 1..=*times {
@@ -129,7 +127,7 @@ impl Player {
                         "negative" => usage.negative,
                         _ => usage.failures,
                     };
-                    self.same(key, message::number(wanted)?, count)?;
+                    same(key, message::number(wanted)?, count)?;
                 }
                 Ok(())
             }
@@ -148,7 +146,7 @@ impl Player {
                 }
                 Ok(())
             }
-            What::Flights(count) => self.same("flights", *count, self.world.resolver.in_flight()),
+            What::Flights(count) => same("flights", *count, self.world.resolver.in_flight()),
             What::Flush(words) => {
                 let name = |key| words.get(key).map(str::parse::<Name>).transpose();
                 let wrong = |error| format!("{error:?}");
@@ -191,7 +189,7 @@ impl Player {
                 self.sends(*server, &Target::Named(fill(name, nth), rtype.clone()), what)
             }
             What::Sends { server, to, what } => self.sends(*server, to, what),
-            What::Waiting(count) => self.same("clients waiting", *count, self.world.waiting()),
+            What::Waiting(count) => same("clients waiting", *count, self.world.waiting()),
         }
     }
 
@@ -219,10 +217,6 @@ impl Player {
             Some(send) => Err(differs(nothing(), tell_send(send))),
             None => Ok(()),
         }
-    }
-
-    fn same(&self, what: &str, expected: usize, got: usize) -> Result<(), Trouble> {
-        if expected == got { Ok(()) } else { Err(differs(format!("{what} {expected}"), format!("{what} {got}"))) }
     }
 
     fn ask(&mut self, label: &str, name: &str, rtype: &str, words: &Words) -> Result<(), Trouble> {
@@ -305,6 +299,10 @@ fn fill(name: &str, nth: Option<usize>) -> String {
         Some(nth) if name.contains("{n}") => name.replace("{n}", &nth.to_string()),
         _ => name.to_owned(),
     }
+}
+
+fn same(what: &str, expected: usize, got: usize) -> Result<(), Trouble> {
+    if expected == got { Ok(()) } else { Err(differs(format!("{what} {expected}"), format!("{what} {got}"))) }
 }
 
 fn differs(expected: String, got: String) -> Trouble {

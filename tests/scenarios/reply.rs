@@ -8,9 +8,9 @@ use hickory_proto::rr::{Record, RecordType};
 
 use nodens::wire::Transport;
 
+use crate::client::{Heard, Outcome};
 use crate::message;
 use crate::script::{Says, Section};
-use crate::world::{Heard, Outcome};
 
 /// EXTENDED-DNS-ERROR (RFC 8914 section 2).
 const EDE: u16 = 15;
@@ -151,7 +151,7 @@ fn check_records(says: &Says, asked: &Message, message: &Message) -> Result<(), 
                 let wanted = message::show(&message::record(wanted, qname)?);
                 Box::new(move |it| *it == wanted)
             };
-            let found = got.iter().position(|it| matches(it)).ok_or_else(|| format!("{section:?} with {wanted}"))?;
+            let found = got.iter().position(&*matches).ok_or_else(|| format!("{section:?} with {wanted}"))?;
             got.swap_remove(found);
         }
         if let Some(more) = got.first() {

@@ -97,9 +97,12 @@ pub enum Bound {
     Least,
 }
 
+/// Name and type of a question.
+type Named = (String, String);
+
 #[derive(Clone)]
 pub enum Manner {
-    Answers { to: Option<(String, String)>, says: Says, after: Duration },
+    Answers { to: Option<Named>, says: Says, after: Duration },
     Closed,
     Scripted,
     Silent,
@@ -398,7 +401,7 @@ fn target<'a, 'w>(words: &'a [&'w str]) -> Result<(Target, &'a [&'w str]), Strin
 }
 
 /// `to NAME TYPE`, if it stands there.
-fn to<'a, 'w>(words: &'a [&'w str]) -> Result<(Option<(String, String)>, &'a [&'w str]), String> {
+fn to<'a, 'w>(words: &'a [&'w str]) -> Result<(Option<Named>, &'a [&'w str]), String> {
     match words {
         ["to", name, rtype, rest @ ..] => Ok((Some(((*name).to_owned(), (*rtype).to_owned())), rest)),
         ["to", ..] => Err("to whom? `to NAME TYPE`".to_owned()),
@@ -436,17 +439,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() {
         let (count, behind) = rest.split_at(rest.find(|it: char| it.is_ascii_alphabetic()).ok_or_else(wrong)?);
         let (unit, behind) = behind.split_at(behind.find(|it: char| !it.is_ascii_alphabetic()).unwrap_or(behind.len()));
-        let millis = match unit {
-            "ms" => 1.0,
-            "s" => 1_000.0,
-            "m" => 60_000.0,
-            "h" => 3_600_000.0,
-            "d" => 86_400_000.0,
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
             _ => return Err(wrong()),
         };
         let count: f64 = count.parse().map_err(|_| wrong())?;
+        let part = Duration::try_from_secs_f64(count * seconds).map_err(|_| wrong())?;
         // Whole milliseconds, so that sums of times meet.
-        sum += Duration::from_millis((count * millis).round() as u64);
+        sum += Duration::from_millis((part + Duration::from_micros(500)).as_millis() as u64);
         rest = behind;
     }
     Ok(sum)

@@ -16,11 +16,12 @@ use nodens::cache::Filter;
 use nodens::metrics;
 use nodens::plan::Plan;
 use nodens::resolve::pursuit::{Edns, Event, Order, Pursuit, Via};
-use nodens::resolve::{Active, Flight, Resolver, Step, Turn, Waiter};
+use nodens::resolve::{Active, Flight, Resolver, Step, Turn};
 use nodens::upstream::Group;
 use nodens::wire::response::Asked;
-use nodens::wire::{Asker, MESSAGE_MAX, Query, Rcode, Response, Transport, compose};
+use nodens::wire::{MESSAGE_MAX, Query, Response, Transport, compose};
 
+use crate::client::{Client, Heard, Inquiry, Outcome};
 use crate::message;
 use crate::script::{Manner, Says, Target};
 
@@ -105,34 +106,6 @@ pub struct Send {
     pub tcp: bool,
     pub again: bool,
     pub at: Duration,
-}
-
-/// A query of a client.
-pub struct Inquiry {
-    pub label: String,
-    pub octets: Vec<u8>,
-    pub transport: Transport,
-}
-
-/// What a client heard.
-pub struct Heard {
-    pub inquiry: Rc<Inquiry>,
-    pub what: Outcome,
-    pub at: Duration,
-}
-
-pub enum Outcome {
-    /// No reply, on purpose.
-    Dropped(&'static str),
-    Reply(Vec<u8>),
-}
-
-/// A client that waits. Like the real one it hears SERVFAIL if it is forgotten.
-pub struct Client {
-    inquiry: Rc<Inquiry>,
-    heard: Rc<RefCell<VecDeque<Heard>>>,
-    clock: Rc<Cell<Duration>>,
-    settled: bool,
 }
 
 impl World {
@@ -452,8 +425,9 @@ impl World {
                 name.trim_end_matches('.').eq_ignore_ascii_case(send.name.trim_end_matches('.')) && *rtype == send.rtype
             });
             match (&server.manner, rule) {
-                (_, Some((.., says, after))) => Some((says.clone(), *after)),
-                (Some(Manner::Answers { says, after, .. }), None) => Some((says.clone(), *after)),
+                (_, Some((.., says, after))) | (Some(Manner::Answers { says, after, .. }), None) => {
+                    Some((says.clone(), *after))
+                }
                 _ => None,
             }
         };
@@ -524,39 +498,5 @@ fn last_octet(address: SocketAddr) -> u8 {
     match address.ip() {
         IpAddr::V4(address) => address.octets()[3],
         IpAddr::V6(address) => address.octets()[15],
-    }
-}
-
-// === impl Client ===
-
-impl Client {
-    fn hear(&mut self, what: Outcome) {
-        self.settled = true;
-        let at = self.clock.get();
-        self.heard.borrow_mut().push_back(Heard { inquiry: Rc::clone(&self.inquiry), what, at });
-    }
-}
-
-impl Waiter for Client {
-    fn asker(&self) -> Asker<'_> {
-        Query::parse(&self.inquiry.octets, self.inquiry.transport).expect("parsed before it waited").asker()
-    }
-
-    fn answer(mut self, reply: &[u8]) {
-        self.hear(Outcome::Reply(reply.to_vec()));
-    }
-
-    fn discard(mut self) {
-        self.hear(Outcome::Dropped("discarded"));
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        if !self.settled {
-            let mut reply = [0; 1024];
-            let length = compose::failure(&self.asker(), Rcode::SERVFAIL, None, &mut reply).unwrap_or(0);
-            self.hear(Outcome::Reply(reply[..length].to_vec()));
-        }
     }
 }
