@@ -174,6 +174,20 @@ struct Everything {
     descriptions: Vec<Desc>,
 }
 
+// === impl Worker ===
+
+impl Worker {
+    /// Counts a reply by the header's four bits of its rcode, and whether it was cut.
+    pub fn count_reply(&self, reply: &[u8]) {
+        if let [_, _, high, low, ..] = reply {
+            self.responses.bump(Reply::of(u16::from(low & 0x0f)));
+            if high & 0x02 != 0 {
+                self.truncated.bump();
+            }
+        }
+    }
+}
+
 // === impl Metrics ===
 
 impl Metrics {

@@ -166,7 +166,7 @@ impl Worker {
 
     /// Counts a reply about to be sent, and gives its length.
     pub fn replied(&self, reply: &[u8]) -> usize {
-        count_reply(&self.count, reply);
+        self.count.count_reply(reply);
         reply.len()
     }
 
@@ -186,16 +186,6 @@ impl Worker {
         };
         if tokio::time::timeout(DRAIN, all_done).await.is_err() {
             tracing::warn!(under_way = self.under_way.get(), "stopped with questions still under way");
-        }
-    }
-}
-
-/// Counts `reply` by its rcode (the four bits of the header; BADVERS is counted where it is made).
-pub fn count_reply(count: &metrics::Worker, reply: &[u8]) {
-    if let Some(flags) = reply.get(3) {
-        count.responses.bump(metrics::Reply::of(u16::from(flags & 0x0f)));
-        if reply[2] & 0x02 != 0 {
-            count.truncated.bump();
         }
     }
 }

@@ -374,7 +374,7 @@ impl<W: Waiter> Resolver<W> {
             // Never REFUSED: musl takes it for the end of the search. Never cached: it says nothing about the name.
             for parked in ticket.land() {
                 if let Some(length) = compose::failure(&parked.waiter.asker(), Rcode::SERVFAIL, None, out) {
-                    parked.waiter.answer(&out[..length]);
+                    send(at.turn, parked.waiter, &out[..length]);
                 }
             }
             return Step::Parked;
@@ -459,7 +459,7 @@ impl<W: Waiter> Resolver<W> {
                 for parked in late {
                     count.latency.record(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
                     if let Some(length) = compose::failure(&parked.waiter.asker(), rcode, ede, out) {
-                        parked.waiter.answer(&out[..length]);
+                        send(turn, parked.waiter, &out[..length]);
                     }
                 }
                 Vec::new()
@@ -472,7 +472,7 @@ impl<W: Waiter> Resolver<W> {
         for parked in parked {
             turn.count.latency.record(metrics::Outcome::Stale, turn.now.saturating_duration_since(parked.since));
             if let Some(length) = self.render_stale(turn, answer, &parked.waiter.asker(), parked.want, out) {
-                parked.waiter.answer(&out[..length]);
+                send(turn, parked.waiter, &out[..length]);
             }
         }
     }
@@ -497,7 +497,7 @@ impl<W: Waiter> Resolver<W> {
             match render(answer.entry, &asker, parked.want, TtlRule::Age(answer.age), answer.lifetimes, out) {
                 Rendered::Reply(length) => {
                     turn.count.latency.record(metrics::Outcome::Miss, waited);
-                    parked.waiter.answer(&out[..length]);
+                    send(turn, parked.waiter, &out[..length]);
                 }
                 Rendered::AskItself => follow.extend(self.follow(turn, answer, parked, out)),
                 Rendered::TooSmall => {}
@@ -520,13 +520,13 @@ impl<W: Waiter> Resolver<W> {
         match self.route(&passage, errand, park, out) {
             Step::Reply(length) => {
                 if let Some(waiter) = waiter {
-                    waiter.answer(&out[..length]);
+                    send(turn, waiter, &out[..length]);
                 }
                 None
             }
             Step::ReplyAndLaunch(length, flight) => {
                 if let Some(waiter) = waiter {
-                    waiter.answer(&out[..length]);
+                    send(turn, waiter, &out[..length]);
                 }
                 Some(*flight)
             }
@@ -570,6 +570,12 @@ impl<W> Flight<W> {
     pub fn pursuit(&self, now: Instant) -> Pursuit {
         Pursuit::new(Arc::clone(&self.group), self.pace, self.started, now)
     }
+}
+
+/// Sends a reply to one who waited, and counts it.
+fn send<W: Waiter>(turn: Turn<'_>, waiter: W, reply: &[u8]) {
+    turn.count.count_reply(reply);
+    waiter.answer(reply);
 }
 
 /// What came of writing an answer.
