@@ -132,7 +132,7 @@ fn with_id(query: &[u8], id: u16) -> Vec<u8> {
 
 /// Only a worker answers the probe's name, with one address.
 fn check(reply: &[u8], id: u16) -> io::Result<()> {
-    let ours = reply.len() > HEADER && reply[..2] == id.to_be_bytes() && reply[3] & 0x0f == 0 && reply[6..8] == [0, 1];
+    let ours = reply.len() > HEADER && reply[..2] == id.to_be_bytes() && reply[3] << 4 == 0 && reply[6..8] == [0, 1];
     if ours { Ok(()) } else { Err(io::Error::other("somebody else answered")) }
 }
 
