@@ -104,13 +104,13 @@ impl Agent {
         let (ready, awaited) = mpsc::channel();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, ready, cells) = (Arc::clone(&shared), ready.clone(), agent.inner.metrics.worker(index));
-            let worker = move || worker::run(shared, sockets, cells, move || drop(ready.send(())));
+            let worker = move || worker::run(shared, sockets, cells, move || ready.send(()).unwrap_or_default());
             let thread = thread::Builder::new().name(format!("nodens-{index}")).spawn(worker);
             agent.workers.push(thread.map_err(StartError::Thread)?);
         }
         let inner = Arc::clone(&agent.inner);
         let own = agent.addresses.clone();
-        let control = move || control::run(&inner, host, own, followed, stopping, ready);
+        let control = move || control::run(&inner, host, &own, followed, stopping, &ready);
         let thread = thread::Builder::new().name("nodens-control".to_owned()).spawn(control);
         agent.control = Some(thread.map_err(StartError::Thread)?);
         // An error means that a worker ended instead: joining it says why.
@@ -155,7 +155,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         // The receivers are gone only if every thread has ended already.
-        drop(self.stop.send(true));
+        let _ = self.stop.send(true);
         for worker in self.workers.drain(..) {
             match worker.join() {
                 Ok(Ok(())) => {}

@@ -63,7 +63,7 @@ pub fn bind(addresses: &[IpAddr], port: u16, workers: usize) -> Result<Vec<Socke
 /// Three instructions of classic BPF. Attached to the group's first member; those that bind later inherit it.
 fn steer(udp: &UdpSocket, workers: usize) -> io::Result<()> {
     let instruction = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
+    let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU).cast_unsigned();
     let mut program = [
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, cpu),
         instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, workers as u32),
@@ -116,7 +116,9 @@ impl std::fmt::Display for ListenError {
         let Self { address, transport, source } = self;
         write!(f, "cannot listen on {address} over {transport}: {source}")?;
         match source.kind() {
-            io::ErrorKind::AddrInUse => write!(f, "; another program holds the port (`ss -lunpt 'sport = :{}'`)", address.port()),
+            io::ErrorKind::AddrInUse => {
+                write!(f, "; another program holds the port (`ss -lunpt 'sport = :{}'`)", address.port())
+            }
             io::ErrorKind::PermissionDenied => write!(f, "; ports below 1024 need CAP_NET_BIND_SERVICE"),
             _ => Ok(()),
         }

@@ -58,6 +58,9 @@ pub struct Idle {
 }
 
 /// Accepts connections at `listener` until the worker stops.
+///
+/// # Errors
+/// None: what fails is tried again.
 pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> {
     loop {
         let accepted = tokio::select! {
@@ -105,7 +108,8 @@ fn admit(worker: &Rc<Worker>, peer: SocketAddr) -> Option<Seat> {
         worker.count.drops.bump(Dropped::Acl);
         return None;
     }
-    let Some(place) = worker.resolver.clients.take(peer.ip(), Kind::Connection, limits.tcp_connections_per_client) else {
+    let Some(place) = worker.resolver.clients.take(peer.ip(), Kind::Connection, limits.tcp_connections_per_client)
+    else {
         worker.count.tcp_closed.bump(Closed::Limit);
         return None;
     };
@@ -330,7 +334,7 @@ impl Connection {
             Ok(query) => query,
             Err(refusal) => {
                 // What gets no answer at all over UDP ends a connection: a response, a torso.
-                let length = refuse(&worker, octets, &refusal, Transport::Tcp, out).ok_or(Closed::Malformed)?;
+                let length = refuse(&worker, octets, refusal, Transport::Tcp, out).ok_or(Closed::Malformed)?;
                 return self.push(&out[..length]);
             }
         };

@@ -26,10 +26,13 @@ use crate::upstream::Health;
 /// What the process around the agent provides.
 pub struct Host {
     /// Reads the configuration again.
-    pub load: Box<dyn Fn() -> Result<Plan, String> + Send + Sync>,
+    pub load: Box<Load>,
     /// Sets the log level.
-    pub set_log_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub set_log_level: Box<SetLevel>,
 }
+
+type Load = dyn Fn() -> Result<Plan, String> + Send + Sync;
+type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl Default for Host {
     fn default() -> Self {
@@ -47,10 +50,10 @@ const PROBE_PORTS: usize = 16;
 pub(super) fn run(
     inner: &Arc<Inner>,
     host: Arc<Host>,
-    own: Vec<SocketAddr>,
+    own: &[SocketAddr],
     mut plans: watch::Receiver<Arc<Active>>,
     mut stopping: watch::Receiver<bool>,
-    ready: mpsc::Sender<()>,
+    ready: &mpsc::Sender<()>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -68,8 +71,8 @@ pub(super) fn run(
         serve_endpoints(inner, host);
         let mut follow = JoinSet::new();
         let active = plans.borrow_and_update().clone();
-        follow_members(&mut follow, &active, &own);
-        drop(ready.send(()));
+        follow_members(&mut follow, &active, own);
+        let _ = ready.send(());
         loop {
             tokio::select! {
                 changed = plans.changed() => {
@@ -78,7 +81,7 @@ pub(super) fn run(
                     }
                     let active = plans.borrow_and_update().clone();
                     follow.shutdown().await;
-                    follow_members(&mut follow, &active, &own);
+                    follow_members(&mut follow, &active, own);
                 }
                 _ = stopping.wait_for(|stop| *stop) => break,
             }
