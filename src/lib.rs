@@ -53,6 +53,7 @@ pub mod dump;
 pub mod http;
 pub mod metrics;
 pub mod net;
+pub mod node;
 pub mod plan;
 pub mod policy;
 pub mod resolve;

@@ -174,7 +174,11 @@ impl Group {
 
     /// Whether `server` is believed to answer.
     pub fn health(&self, server: &Server) -> Health {
-        if server.fails.load(Ordering::Relaxed) < self.health_check.max_fails { Health::Healthy } else { Health::Suspect }
+        if server.fails.load(Ordering::Relaxed) < self.health_check.max_fails {
+            Health::Healthy
+        } else {
+            Health::Suspect
+        }
     }
 
     /// A reply that matched a question came after `round_trip`: a sign of life, whatever it says.
@@ -187,7 +191,8 @@ impl Group {
         };
         server.round_trip.store(smoothed.max(1), Ordering::Relaxed);
         if server.fails.load(Ordering::Relaxed) != 0 {
-            let came_back = self.is_silent(now) || self.servers.load().iter().all(|it| self.health(it) == Health::Suspect);
+            let came_back =
+                self.is_silent(now) || self.servers.load().iter().all(|it| self.health(it) == Health::Suspect);
             server.fails.store(0, Ordering::Relaxed);
             if came_back {
                 self.recovered_at.store(self.millis(now).max(1), Ordering::Relaxed);
@@ -213,7 +218,8 @@ impl Group {
         let servers = self.servers.load();
         !servers.is_empty()
             && servers.iter().all(|server| {
-                self.health(server) == Health::Suspect && now.saturating_sub(server.failing_since.load(Ordering::Relaxed)) >= long
+                self.health(server) == Health::Suspect
+                    && now.saturating_sub(server.failing_since.load(Ordering::Relaxed)) >= long
             })
     }
 

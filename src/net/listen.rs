@@ -116,7 +116,9 @@ impl std::fmt::Display for ListenError {
         let Self { address, transport, source } = self;
         write!(f, "cannot listen on {address} over {transport}: {source}")?;
         match source.kind() {
-            io::ErrorKind::AddrInUse => write!(f, "; another program holds the port (`ss -lunpt 'sport = :{}'`)", address.port()),
+            io::ErrorKind::AddrInUse => {
+                write!(f, "; another program holds the port (`ss -lunpt 'sport = :{}'`)", address.port())
+            }
             io::ErrorKind::PermissionDenied => write!(f, "; ports below 1024 need CAP_NET_BIND_SERVICE"),
             _ => Ok(()),
         }

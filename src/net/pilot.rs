@@ -18,8 +18,8 @@ use super::udp_pool::{Heard, UdpAsk};
 use super::worker::Worker;
 use crate::metrics::Exchange;
 use crate::plan::Protocol;
-use crate::resolve::{Flight, Turn};
 use crate::resolve::pursuit::{Edns, Event, Order, Via};
+use crate::resolve::{Flight, Turn};
 use crate::wire::response::Asked;
 use crate::wire::{Kind, Rcode, Transport, compose};
 
@@ -126,7 +126,8 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
 fn query(worker: &Worker, flight: &Flight<Guest>, edns: Edns) -> Box<[u8]> {
     let mut octets = [0; compose::QUERY_MAX];
     let (id, case) = worker.with_dice(|dice| {
-        let case = flight.group.random_case.then(|| [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()]);
+        let case =
+            flight.group.random_case.then(|| [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()]);
         (dice.next_u32() as u16, case)
     });
     let length = compose::upstream_query(flight.key(), id, case, edns == Edns::With, &mut octets);

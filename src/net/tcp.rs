@@ -105,7 +105,8 @@ fn admit(worker: &Rc<Worker>, peer: SocketAddr) -> Option<Seat> {
         worker.count.drops.bump(Dropped::Acl);
         return None;
     }
-    let Some(place) = worker.resolver.clients.take(peer.ip(), Kind::Connection, limits.tcp_connections_per_client) else {
+    let Some(place) = worker.resolver.clients.take(peer.ip(), Kind::Connection, limits.tcp_connections_per_client)
+    else {
         worker.count.tcp_closed.bump(Closed::Limit);
         return None;
     };

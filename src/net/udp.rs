@@ -21,8 +21,8 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::worker::Worker;
 use super::guest::{Guest, Way};
+use super::worker::Worker;
 use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused};
 use crate::resolve::{Step, Turn};
 use crate::wire::{Query, Refusal, Transport, UDP_MAX, compose};
@@ -36,7 +36,10 @@ const QUERY_MAX: usize = 2048;
 pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()> {
     let local = socket.local_addr()?;
     // Readable only: tokio's own socket would wake us for every reply the kernel has sent off as well.
-    #[expect(deprecated, reason = "its successor is unsafe; this one is sound for an fd that is owned and never changes")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe; this one is sound for an fd that is owned and never changes"
+    )]
     let ready = AsyncFd::with_interest(Arc::clone(&socket), Interest::READABLE)?;
     let mut batch = Batch::new();
     loop {
@@ -95,7 +98,8 @@ impl Batch {
     fn receive(&mut self, socket: &UdpSocket) -> Result<usize, Errno> {
         self.arrived.clear();
         let mut slices = self.queries.each_mut().map(|query| [IoSliceMut::new(query)]);
-        let received = recvmmsg(socket.as_raw_fd(), &mut self.incoming, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        let received =
+            recvmmsg(socket.as_raw_fd(), &mut self.incoming, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
         self.arrived.extend(received.map(|message| (message.bytes, message.address)));
         Ok(self.arrived.len())
     }

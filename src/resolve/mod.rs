@@ -151,7 +151,12 @@ struct Arrived<'a> {
 impl<W: Waiter> Resolver<W> {
     /// A resolver with an empty cache.
     pub fn new(plan: &Plan, epoch: Instant) -> Self {
-        Self { cache: Cache::new(&plan.cache, epoch), clients: Clients::default(), loops: Loops::default(), flights: Arc::default() }
+        Self {
+            cache: Cache::new(&plan.cache, epoch),
+            clients: Clients::default(),
+            loops: Loops::default(),
+            flights: Arc::default(),
+        }
     }
 
     /// Questions under way to upstreams.
@@ -205,14 +210,7 @@ impl<W: Waiter> Resolver<W> {
     }
 
     /// The cache, then the upstream, for the question `key`, which need not be the client's own.
-    fn route(
-        &self,
-        at: &Passage<'_>,
-        key: &Key,
-        want: Want,
-        waiter: impl FnOnce() -> W,
-        out: &mut [u8],
-    ) -> Step<W> {
+    fn route(&self, at: &Passage<'_>, key: &Key, want: Want, waiter: impl FnOnce() -> W, out: &mut [u8]) -> Step<W> {
         let plan = &at.turn.active.plan;
         match self.cache.lookup(key, || at.group.recovered(), at.turn.now) {
             Found::Fresh { entry, age } => {
@@ -313,7 +311,13 @@ impl<W: Waiter> Resolver<W> {
     }
 
     /// Lets a flight take off, if the limits allow; else everybody parked behind it is told at once.
-    fn launch(&self, at: &Passage<'_>, ticket: Ticket<Parked<W>>, stale: Option<Arc<Entry>>, out: &mut [u8]) -> Step<W> {
+    fn launch(
+        &self,
+        at: &Passage<'_>,
+        ticket: Ticket<Parked<W>>,
+        stale: Option<Arc<Entry>>,
+        out: &mut [u8],
+    ) -> Step<W> {
         // Between the look into the cache and the take-off another worker may have landed the same question.
         if let Found::Fresh { entry, age } = self.cache.lookup(ticket.key(), || None, at.turn.now) {
             return self.deliver(at, ticket, &entry, TtlRule::Age(age), out);
@@ -412,13 +416,7 @@ impl<W: Waiter> Resolver<W> {
 
     /// Ends `flight` as `landing` says: stores, answers everybody parked. What comes back must be flown next.
     #[must_use = "flights that follow must be flown"]
-    pub fn land(
-        &self,
-        turn: Turn<'_>,
-        flight: Flight<W>,
-        landing: Landing,
-        out: &mut [u8],
-    ) -> Vec<Box<Flight<W>>> {
+    pub fn land(&self, turn: Turn<'_>, flight: Flight<W>, landing: Landing, out: &mut [u8]) -> Vec<Box<Flight<W>>> {
         let Turn { count, now, .. } = turn;
         let Flight { ticket, group, lifetimes, stale, recheck, _place: place, .. } = flight;
         drop(place);
@@ -564,7 +562,14 @@ enum Rendered {
 }
 
 /// Writes `entry` as the answer to `asker`.
-fn render(entry: &Entry, asker: &Asker<'_>, want: Want, ttl: TtlRule, lifetimes: &Lifetimes, out: &mut [u8]) -> Rendered {
+fn render(
+    entry: &Entry,
+    asker: &Asker<'_>,
+    want: Want,
+    ttl: TtlRule,
+    lifetimes: &Lifetimes,
+    out: &mut [u8],
+) -> Rendered {
     let stored = entry.stored();
     let stale = matches!(ttl, TtlRule::Stale { .. }).then_some(match entry.rcode() {
         Rcode::NXDOMAIN => Ede::STALE_NXDOMAIN,

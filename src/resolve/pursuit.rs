@@ -125,7 +125,11 @@ pub enum Event {
 pub enum Landing {
     Answer(Box<Response>),
     /// `silent`: no server said anything.
-    Failure { rcode: Rcode, ede: Option<Ede>, silent: bool },
+    Failure {
+        rcode: Rcode,
+        ede: Option<Ede>,
+        silent: bool,
+    },
 }
 
 impl Pursuit {
@@ -276,7 +280,16 @@ impl Pursuit {
 
     fn add(&mut self, server: Arc<Server>, via: Via, edns: Edns, now: Instant) -> usize {
         let outstanding = Some(server.begin());
-        self.tries.push(Try { server, via, edns, state: State::Waiting, last_sent: now, sends: 0, overdue: false, outstanding });
+        self.tries.push(Try {
+            server,
+            via,
+            edns,
+            state: State::Waiting,
+            last_sent: now,
+            sends: 0,
+            overdue: false,
+            outstanding,
+        });
         self.tries.len() - 1
     }
 

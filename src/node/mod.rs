@@ -1,0 +1,8 @@
+//! Everything Nodens puts on the host: link, addresses, rules; found again after a restart, removed without a trace.
+//!
+//! Read first: `src/lib.rs` for the floors.
+
+pub mod link;
+
+#[cfg(test)]
+mod testing;
