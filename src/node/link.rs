@@ -22,6 +22,7 @@
 //!
 //! Read first: rtnetlink(7), `Documentation/networking/ip-sysctl.rst` of the kernel; RFC 4862 section 5.5.4 for lifetimes.
 
+mod arrival;
 mod events;
 mod message;
 mod uplinks;
@@ -48,6 +49,7 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 use tokio::task::JoinHandle;
 
+use arrival::Arrivals;
 pub use events::{Event, Events};
 
 /// The alias of links we made. `ip link show` prints it.
@@ -133,13 +135,15 @@ impl Links {
 
     /// Puts `addresses` on the link for `valid`, and renews those of ours that are there already, in place.
     ///
-    /// An address somebody else put on this link is used as it is and named in [`Put::foreign`].
+    /// When it returns, packets to them are local. An address somebody else put on this link is used as it is and named in [`Put::foreign`].
     ///
     /// # Errors
     /// Names the address. Those this call had added before are taken back, so that no half of them stays.
     pub async fn put(&self, place: &Place, addresses: &[IpAddr], valid: Duration) -> Result<Put, LinkError> {
         let held = self.held(place.index, place.may_hold_unmarked()).await?;
         let mut put = Put::default();
+        let has_new = |it: &&IpAddr| it.is_ipv6() && held.iter().all(|held| held.address != **it);
+        let mut arrivals = addresses.iter().find(has_new).map(|_| Arrivals::open()).transpose()?;
         for &address in addresses {
             let (how, list) = match held.iter().find(|it| it.address == address) {
                 Some(it) if it.ours => (NLM_F_REPLACE, &mut put.renewed),
@@ -153,16 +157,27 @@ impl Links {
             match self.write(format!("put {address} on the link `{}`", place.name), message, how).await {
                 Ok(()) => list.push(address),
                 Err(error) if error.is(Errno::EEXIST) => put.foreign.push(address),
-                Err(error) => {
-                    for &added in &put.added {
-                        // The first error is the one to tell; what this one leaves behind has a lifetime.
-                        let _ = self.take(place.index, &place.name, added).await;
-                    }
-                    return Err(error);
+                Err(error) => return Err(self.undo(place, &put, error).await),
+            }
+        }
+        if let Some(arrivals) = &mut arrivals {
+            for &address in &put.added {
+                let IpAddr::V6(address) = address else { continue };
+                if let Err(error) = arrivals.of(address, self).await {
+                    return Err(self.undo(place, &put, error).await);
                 }
             }
         }
         Ok(put)
+    }
+
+    /// Takes back what was added before `error`, which it returns.
+    async fn undo(&self, place: &Place, put: &Put, error: LinkError) -> LinkError {
+        for &added in &put.added {
+            // The first error is the one to tell; what a second leaves behind has a lifetime.
+            let _ = self.take(place.index, &place.name, added).await;
+        }
+        error
     }
 
     /// Removes every address and every link of ours, on all links, except what `keep` names.

@@ -10,11 +10,16 @@ use futures_util::stream::BoxStream;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::AsyncSocket;
 use tokio::task::JoinHandle;
 
 use super::message::address_of;
 use super::uplinks::is_default;
 use super::{Link, LinkError};
+
+/// Room for events we have not read yet, in bytes. A rolling update of a node's pods is some thousand messages of about
+/// 1 KiB of kernel memory each; the kernel grants at most `net.core.rmem_max`.
+const ROOM: usize = 1 << 20;
 
 /// The stream of events. Lives on the tokio runtime it was opened on.
 pub struct Events {
@@ -35,7 +40,7 @@ pub enum Event {
         index: u32,
         address: IpAddr,
     },
-    /// No more events will come; the state must be looked at, and the stream opened again.
+    /// No more events will come, and a new subscription was refused: look at the state, and call again later.
     Closed,
     /// A default route came or went: ask for [`uplinks`](super::Links::uplinks) again.
     DefaultRoute,
@@ -48,7 +53,7 @@ pub enum Event {
         index: u32,
         name: String,
     },
-    /// The kernel had more to tell than we had room for (ENOBUFS): anything may have changed.
+    /// The kernel had more to tell than there was room for (ENOBUFS): anything may have changed, look at the state.
     Overrun,
 }
 
@@ -65,25 +70,41 @@ impl Events {
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
         ];
-        let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups).map_err(|source| LinkError {
-            step: "open a netlink socket for events of links and addresses".to_owned(),
-            source,
+        let (mut connection, _, messages) = rtnetlink::new_multicast_connection(&groups).map_err(|source| {
+            LinkError { step: "open a netlink socket for events of links and addresses".to_owned(), source }
         })?;
+        // With less room there are more overruns, and each is answered by a look at the state.
+        let _ = connection.socket_mut().socket_mut().set_rx_buf_sz(ROOM);
         let messages = messages.map(|(message, _)| message).boxed();
         Ok(Self { messages, connection: tokio::spawn(connection) })
     }
 
     /// The next event. Cancel safe: an event not returned comes with the next call.
+    ///
+    /// After an [`Event::Overrun`] or an [`Event::Closed`] the state is to be looked at; what happens during that look is
+    /// told by later events.
     pub async fn next(&mut self) -> Event {
         loop {
-            match self.messages.next().await {
-                None => return Event::Closed,
-                Some(message) => {
-                    if let Some(event) = event_of(message.payload) {
-                        return event;
-                    }
-                }
+            let message = self.messages.next().await;
+            match message.map(|it| event_of(it.payload)) {
+                Some(Some(Event::Overrun)) | None => return self.subscribe_again(),
+                Some(Some(event)) => return event,
+                Some(None) => {}
             }
+        }
+    }
+
+    /// Replaces the socket by a fresh one.
+    ///
+    /// The kernel says ENOBUFS once, ahead of what is still queued, and drops in silence until the queue is read to its end. A
+    /// look at the state in between would miss what is dropped after it. A new subscription loses nothing from here on.
+    fn subscribe_again(&mut self) -> Event {
+        match Self::open() {
+            Ok(fresh) => {
+                *self = fresh;
+                Event::Overrun
+            }
+            Err(_) => Event::Closed,
         }
     }
 }

@@ -109,7 +109,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    /// As a kernel before 5.18 gives it back: without IFA_PROTO.
+    /// As a kernel before 5.18 gives it back: without `IFA_PROTO`.
     fn on_an_old_kernel(mut message: AddressMessage) -> AddressMessage {
         message.attributes.retain(|it| !matches!(it, AddressAttribute::Protocol(_)));
         message

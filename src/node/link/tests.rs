@@ -80,16 +80,24 @@ fn addresses_are_leased_for_minutes_and_marked_as_ours() {
         assert!(six.get("tentative").is_none(), "usable at once: {six}");
         assert_eq!(six["deprecated"], true, "nobody's source address: {six}");
         assert!((290..=300).contains(&six["valid_life_time"].as_u64().expect("seconds")), "{six}");
-        let marked = run("ip -4 addr show dev lo proto 53");
-        assert!(marked.contains(LINK_LOCAL) && marked.contains(SERVICE) && !marked.contains("127.0.0.1"), "{marked}");
     });
 }
 
+// The kernel acknowledges an IPv6 address before packets to it are local, so this goes round a few times.
 #[test]
 fn a_socket_answers_on_a_leased_address_of_either_family() {
     in_a_namespace(|| async {
         let links = links();
         let place = loopback(&links).await;
+        for _ in 0..20 {
+            links.put(&place, &ours(), MINUTES).await.expect("put");
+            for address in ours() {
+                let client =
+                    std::net::UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("bound");
+                client.send_to(b"?", (address, 53)).expect("local at once");
+            }
+            links.sweep(None).await.expect("swept");
+        }
         links.put(&place, &ours(), MINUTES).await.expect("put");
         for address in ours() {
             let server = tokio::net::UdpSocket::bind((address, 53)).await.expect("bound");
@@ -266,9 +274,11 @@ fn a_link_with_somebody_elses_address_is_used_and_stays() {
         let links = links().making(InfoKind::Bridge);
         let place = links.ensure("nodens").await.expect("used");
         assert!(!place.ours);
-        links.put(&place, &ips(&[LINK_LOCAL]), MINUTES).await.expect("put");
+        links.put(&place, &ours(), MINUTES).await.expect("put");
+        // On somebody else's link only a mark counts: this is IFA_PROTO there and back.
         let swept = links.sweep(None).await.expect("swept");
-        assert_eq!(swept, Swept { addresses: vec![("nodens".to_owned(), ips(&[LINK_LOCAL])[0])], links: vec![] });
+        let all = ours().into_iter().map(|it| ("nodens".to_owned(), it)).collect();
+        assert_eq!(swept, Swept { addresses: all, links: vec![] });
         seen_once("nodens", "192.0.2.1");
     });
 }
@@ -367,7 +377,8 @@ fn a_flood_of_events_ends_in_an_overrun_and_the_stream_goes_on() {
     in_a_namespace(|| async {
         let mut events = Events::open().expect("events");
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let many: String = (0..4000).map(|it| format!("addr add 10.9.{}.{}/32 dev lo\n", it / 250, it % 250)).collect();
+        let many: String = (0..4000_u32)
+            .fold(String::new(), |all, it| all + &format!("addr add 10.9.{}.{}/32 dev lo\n", it / 250, it % 250));
         std::fs::write(file.path(), many).expect("written");
         // Nothing here yields to the runtime, so nobody reads the events meanwhile.
         run(&format!("ip -batch {}", file.path().display()));
