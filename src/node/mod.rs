@@ -11,6 +11,13 @@
 //!
 //! Read first: interception.md of the design; nft(8); netlink(7).
 
+pub mod link;
+pub mod nft;
+pub mod plane;
+
+#[cfg(test)]
+mod testing;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
