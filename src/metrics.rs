@@ -139,6 +139,12 @@ metrics! {
         upstream_rtt ["upstream", "server"] = "nodens_upstream_rtt_seconds",
         /// 1 while everything needed for serving is there.
         ready [] = "nodens_ready",
+        /// 1 while the kernel hands us the traffic of this node.
+        intercepting [] = "nodens_intercepting",
+        /// 1 for each thing this host cannot do for us.
+        degraded ["reason"] = "nodens_interception_degraded",
+        /// Times something of ours on the host had been changed by others and was restored.
+        repairs ["what"] = "nodens_node_repairs",
         /// Unix time of the start.
         start_time [] = "process_start_time_seconds",
         /// Bytes of memory in use by the process.
