@@ -26,7 +26,7 @@
 //! | 1 | `plan` `metrics` | 0 | serde, sockets, async |
 //! | 2 | `cache` `clients` `policy` `upstream` | 0-1 | `Instant::now`, random numbers, sockets: time and dice are arguments |
 //! | 3 | `resolve` | 0-2 | the same: one query's life as a machine that can be stepped in a test |
-//! | 4 | `net` `discover` | 0-3 | serde |
+//! | 4 | `net` `discover` `node` | 0-3 | serde |
 //! | 5 | `config` `dump` `http` `control` | 0-1, 5 | the data plane: what they show reaches them as closures |
 //! | 6 | `run` | 0-5 | - |
 //! | 7 | `cli` | 0-6 | - |
@@ -53,6 +53,7 @@ pub mod dump;
 pub mod http;
 pub mod metrics;
 pub mod net;
+pub mod node;
 pub mod plan;
 pub mod policy;
 pub mod resolve;

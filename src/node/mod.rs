@@ -1,0 +1,3 @@
+//! The node plane: everything we put on the host, and nothing else does.
+
+pub mod nft;
