@@ -17,6 +17,8 @@ use super::{
 };
 use crate::plan::Prefix;
 
+mod packets;
+
 const LONG: Duration = Duration::from_secs(60);
 
 /// Runs `test` in a network namespace of its own; the namespace goes with the thread.
@@ -257,9 +259,11 @@ fn table_somebody_else_owns_is_refused_with_the_step_named() {
         let mut second = Nft::open().expect("a second socket");
         let found = second.observe().await.expect("a look");
         let ruleset = Ruleset::new(&full());
-        assert_eq!(ruleset.differences(&found), ["table inet nodens_host has another owner"]);
+        assert_eq!(ruleset.differences(&found), ["table inet nodens_host belongs to another socket"]);
+        assert_eq!(ruleset.leasable(&found), [PODS]);
+        assert!(ruleset.repair(&found).is_empty(), "there is nothing the second could do about it");
         let before = listed();
-        let error = second.commit(&ruleset.repair(&found)).await.expect_err("it is the first socket's");
+        let error = second.commit(&remove_everything()).await.expect_err("it is the first socket's");
         assert_eq!(error.source.raw_os_error(), Some(nix::libc::EPERM));
         assert_eq!(error.step, "delete table inet nodens_host");
         let error = second.commit(&lease(&[PODS, HOST], &full().addresses, LONG, Renewal::Anew)).await;
@@ -295,6 +299,7 @@ fn what_the_last_instance_left_is_adopted_if_complete_and_mended_if_not() {
         let ruleset = Ruleset::new(&full());
         let found = nft.observe().await.expect("a look");
         assert_eq!(ruleset.differences(&found), Vec::<String>::new());
+        assert_eq!(ruleset.leasable(&found), [PODS, HOST]);
         assert!(ruleset.repair(&found).is_empty());
         nft.commit(&lease(&[PODS], &full().addresses, LONG, Renewal::Anew)).await.expect("a lease");
 

@@ -60,7 +60,8 @@ impl Ruleset {
     }
 
     /// The least that makes the host's tables these: nothing if they are, new rules for some chains, or new tables. The
-    /// leases of a new table are gone; add [`lease`](super::lease) behind it.
+    /// leases of a new table are gone; add [`lease`](super::lease) behind it. A table that another living socket owns is
+    /// left out, or the kernel would refuse everything; [`Self::differences`] names it.
     pub fn repair(&self, found: &Found) -> Batch {
         let mut batch = Batch::new();
         for table in &self.tables {
@@ -77,6 +78,12 @@ impl Ruleset {
         let mut all: Vec<String> = self.tables.iter().flat_map(|table| table.differences(found)).collect();
         all.extend(self.unwanted(found).map(|(family, name)| format!("table {family} {name} is not wanted")));
         all
+    }
+
+    /// The tables ([`PODS`], [`HOST`]) a lease can be taken in once the repair is done: those that are no other socket's.
+    pub fn leasable(&self, found: &Found) -> Vec<&'static str> {
+        let free = self.tables.iter().filter(|table| !table.sets.is_empty() && !table.is_anothers(found));
+        free.map(|table| table.name).collect()
     }
 
     /// Tables of ours on the host that these rules do without.

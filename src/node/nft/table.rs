@@ -155,18 +155,25 @@ impl Table {
         }
     }
 
-    /// The least that makes the host's table this one: nothing, new rules for some chains, or a new table. Whether the
-    /// sets were made anew, that is, are empty.
-    pub(crate) fn repair(&self, found: &Found, batch: &mut Batch) -> bool {
+    /// The least that makes the host's table this one: nothing, new rules for some chains, or a new table. Nothing, too, if
+    /// the table is another socket's: the kernel would refuse the whole batch.
+    pub(crate) fn repair(&self, found: &Found, batch: &mut Batch) {
+        if self.is_anothers(found) {
+            return;
+        }
         if !self.flaws_of_frame(found).is_empty() {
-            self.replace(batch);
-            return true;
+            return self.replace(batch);
         }
         for chain in self.chains.iter().filter(|chain| !self.has_rules_of(chain, found)) {
             batch.flush_chain(self.family, self.name, &chain.name);
             self.fill(chain, batch);
         }
-        false
+    }
+
+    /// Whether a socket that is not ours owns the table.
+    pub(crate) fn is_anothers(&self, found: &Found) -> bool {
+        let mut owners = found.tables.iter().filter(|it| it.family == self.family && it.name == self.name);
+        owners.any(|table| table.owner.is_some_and(|owner| owner != found.port))
     }
 
     /// What differs on the host, in words; empty if the table is there as we made it.
@@ -191,7 +198,7 @@ impl Table {
             flaws.push(format!("table {place} is dormant"));
         }
         if table.owner != self.owner.then_some(found.port) {
-            flaws.push(format!("table {place} has another owner"));
+            flaws.push(format!("table {place} belongs to another socket"));
         }
         let ours = |family: Family, name: &str| family == self.family && name == self.name;
         for chain in &self.chains {
