@@ -78,9 +78,9 @@ impl Datatype {
             Self::Interface => (41, 16),
             Self::IcmpType => (14, 1),
             Self::Icmpv6Type => (29, 1),
-            // concatenations: six bits a type
-            Self::Ipv4Port => (7 << 6 | 13, 8),
-            Self::Ipv6Port => (8 << 6 | 13, 20),
+            // concatenations: six bits a type; a port is of type 13
+            Self::Ipv4Port => (7 * 64 + 13, 8),
+            Self::Ipv6Port => (8 * 64 + 13, 20),
         }
     }
 }
