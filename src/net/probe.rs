@@ -16,11 +16,9 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type as Kind};
 
-use crate::health::Health;
+use crate::health::{Health, PROBE_MARK};
 use crate::wire::{Asker, HEADER, Key, Name, Type, UDP_MIN, compose};
 
-/// The mark of probes, "NODN": the rule set leaves packets with it untracked, lease or not.
-pub const MARK: u32 = 0x4e4f_444e;
 /// Time between two rounds of probes: two chances within the second that counts.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Time a worker has to answer a probe; in a round that fails, nothing else is waited for.
@@ -118,7 +116,7 @@ fn ask_tcp(address: SocketAddr, query: &[u8], id: u16) -> io::Result<()> {
 fn socket(address: SocketAddr, kind: Kind, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     // Without the right to mark there is no interception either, and nobody else to be mistaken for.
-    let _ = socket.set_mark(MARK);
+    let _ = socket.set_mark(PROBE_MARK);
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)

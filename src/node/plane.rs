@@ -200,11 +200,7 @@ struct Kernel {
 }
 
 impl<'a> Host<'a> {
-    async fn set_up(
-        desired: Desired,
-        health: &'a Health,
-        told: &'a watch::Sender<Status>,
-    ) -> Result<Host<'a>, String> {
+    async fn set_up(desired: Desired, health: &'a Health, told: &'a watch::Sender<Status>) -> Result<Host<'a>, String> {
         let links = Links::open().map_err(|error| error.to_string())?;
         let mut nft = Nft::open().map_err(|error| format!("no netlink socket for nf_tables: {error}"))?;
         nft.can(Feature::Tables).await.map_err(|error| format!("nf_tables cannot be used: {error}"))?;

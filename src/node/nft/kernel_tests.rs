@@ -119,7 +119,7 @@ async fn leased(nft: &mut Nft, table: &str) -> Vec<IpAddr> {
     nft.observe().await.expect("a look").leased(table)
 }
 
-/// N10: what we write over netlink is what the design says in nft's language.
+/// What we write over netlink is what the design says in nft's language.
 #[test]
 fn ruleset_is_the_one_of_the_design_in_the_eyes_of_nft() {
     let ours = in_namespace(async || {
@@ -242,6 +242,7 @@ fn withdrawal_ends_every_lease_at_once_and_may_be_repeated() {
     });
 }
 
+/// L08.
 #[test]
 fn host_table_goes_with_its_socket_and_the_other_stays() {
     in_namespace(async || {
@@ -252,6 +253,7 @@ fn host_table_goes_with_its_socket_and_the_other_stays() {
     });
 }
 
+/// L02, L07.
 #[test]
 fn table_somebody_else_owns_is_refused_with_the_step_named() {
     in_namespace(async || {
@@ -273,6 +275,7 @@ fn table_somebody_else_owns_is_refused_with_the_step_named() {
     });
 }
 
+/// L02.
 #[test]
 fn refused_step_leaves_nothing_of_the_batch() {
     in_namespace(async || {
@@ -291,6 +294,7 @@ fn refused_step_leaves_nothing_of_the_batch() {
     });
 }
 
+/// L09: one copy of each rule, whoever left it.
 #[test]
 fn what_the_last_instance_left_is_adopted_if_complete_and_mended_if_not() {
     in_namespace(async || {
@@ -353,6 +357,7 @@ async fn mend(nft: &mut Nft, rules: &Rules) -> Vec<String> {
     ruleset.differences(&found)
 }
 
+/// L10.
 #[test]
 fn flushes_by_others_are_noticed_and_our_own_changes_are_not() {
     in_namespace(async || {
@@ -378,6 +383,7 @@ fn flushes_by_others_are_noticed_and_our_own_changes_are_not() {
     });
 }
 
+/// L10.
 #[test]
 fn more_changes_than_the_socket_holds_are_an_overrun() {
     in_namespace(async || {
@@ -474,6 +480,7 @@ fn kernel_is_asked_what_it_can_do_and_nothing_is_left_of_the_question() {
 /// Tells the test below that it is the child.
 const WITHOUT_RIGHTS: &str = "NODENS_TEST_WITHOUT_RIGHTS";
 
+/// L02.
 #[test]
 fn without_the_right_everything_is_refused_in_plain_words() {
     if std::env::var_os(WITHOUT_RIGHTS).is_some() {
