@@ -26,6 +26,8 @@ pub struct Load {
     pub addresses: Vec<IpAddr>,
     pub udp_per_second: u32,
     pub tcp_per_second: u32,
+    /// How long a TCP client thinks between its connection and its question.
+    pub tcp_pause: Duration,
     /// The names are below this one.
     pub zone: &'static str,
 }
@@ -41,12 +43,24 @@ pub struct Stream {
 impl Load {
     /// Questions the agent answers by itself.
     pub fn to(addresses: &[IpAddr]) -> Self {
-        Self { addresses: addresses.to_vec(), udp_per_second: 2_300, tcp_per_second: 200, zone: "pin.test" }
+        Self {
+            addresses: addresses.to_vec(),
+            udp_per_second: 2_300,
+            tcp_per_second: 200,
+            tcp_pause: Duration::ZERO,
+            zone: "pin.test",
+        }
     }
 
     /// As many questions per second in all as the acceptance list asks for, a pod's and the node's together.
     pub fn rate(mut self, udp_per_second: u32, tcp_per_second: u32) -> Self {
         (self.udp_per_second, self.tcp_per_second) = (udp_per_second, tcp_per_second);
+        self
+    }
+
+    /// TCP clients with a long way between connection and question.
+    pub fn tcp_pause(mut self, pause: Duration) -> Self {
+        self.tcp_pause = pause;
         self
     }
 

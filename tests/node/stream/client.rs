@@ -63,7 +63,7 @@ async fn ask_all(load: &Load, stop: &AtomicBool, count: u32, log: &Log) {
                 asked += 1;
                 match transport {
                     Transport::Udp => ports[number].ask(query, log),
-                    Transport::Tcp => ask_tcp(ports[number].to, query, log),
+                    Transport::Tcp => ask_tcp(ports[number].to, query, load.tcp_pause, log),
                 }
             }
         }
@@ -99,11 +99,12 @@ fn end(log: &Log, index: usize, fate: Fate) {
     asked.fate = if asked.took > PATIENCE { Fate::Late } else { fate };
 }
 
-fn ask_tcp(to: SocketAddr, query: Vec<u8>, log: &Log) {
+fn ask_tcp(to: SocketAddr, query: Vec<u8>, pause: Duration, log: &Log) {
     let (index, log) = (begin(log, to.ip(), Transport::Tcp, false), log.clone());
     spawn_local(async move {
         let exchange = async {
             let mut stream = TcpStream::connect(to).await?;
+            tokio::time::sleep(pause).await;
             let length = u16::try_from(query.len()).expect("queries are short");
             stream.write_all(&[&length.to_be_bytes()[..], &query].concat()).await?;
             let mut answer = vec![0; usize::from(stream.read_u16().await?)];
