@@ -19,4 +19,9 @@ mod eye;
 mod stage;
 mod stream;
 
+mod death;
+mod exposure;
 mod harness;
+mod life;
+mod modes;
+mod repair;

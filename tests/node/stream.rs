@@ -113,6 +113,11 @@ pub fn for_a_while(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// The point in time `by` before `moment`.
+pub fn earlier(moment: Instant, by: Duration) -> Instant {
+    moment.checked_sub(by).expect("the machine runs longer than the test")
+}
+
 /// Waits until `is_so`, looking every few milliseconds; how long it took, `None` after `limit`.
 pub fn wait_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> Option<Duration> {
     let start = Instant::now();
