@@ -215,10 +215,6 @@ impl Agent {
         self.ended = Some(status);
         status
     }
-
-    pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
 }
 
 impl Drop for Agent {

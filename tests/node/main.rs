@@ -19,6 +19,7 @@ mod eye;
 mod stage;
 mod stream;
 
+mod byhand;
 mod death;
 mod exposure;
 mod harness;

@@ -44,10 +44,11 @@ pub struct Stage {
     pub node: Namespace,
     pub pods: [Namespace; 2],
     pub lan: Namespace,
-    /// Holds the cluster's DNS and the server for `up.test`.
-    pub other: Namespace,
+    /// Cluster DNS and the server for `up.test`, on the other node.
     pub servers: Servers,
     pub flavour: Flavour,
+    /// Holds the other node.
+    _other: Namespace,
     _turn: Turn,
 }
 
@@ -112,7 +113,7 @@ impl Stage {
         }
         kube_proxy::write(&node, flavour);
         let servers = Servers::start(&other, servers::behind(&endpoints, &UP));
-        Ok(Self { node, pods, lan, other, servers, flavour, _turn: turn })
+        Ok(Self { node, pods, lan, servers, flavour, _other: other, _turn: turn })
     }
 }
 

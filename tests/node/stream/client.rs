@@ -53,12 +53,16 @@ async fn ask_all(load: &Load, stop: &AtomicBool, count: u32, log: &Log) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut asked: u32 = 0;
+    // Round robin, for each transport.
+    let mut turns = [0, 0];
     while !stop.load(Ordering::Relaxed) && asked < count {
         ticks.tick().await;
         let [udp, tcp] = due.each_mut().map(|due| due.now(Instant::now()));
         for (transport, questions) in [(Transport::Udp, udp), (Transport::Tcp, tcp)] {
             for _ in 0..questions.min(count - asked) {
-                let number = usize::try_from(asked).expect("32 bits fit") % ports.len();
+                let turn = &mut turns[usize::from(transport == Transport::Tcp)];
+                let number = *turn % ports.len();
+                *turn += 1;
                 let query = query(asked, load.zone);
                 asked += 1;
                 match transport {
