@@ -42,6 +42,20 @@ fn the_lan_gets_nothing_by_a_route_over_the_node() {
     ask_from(&stage.pods[0]).assert_all_by_agent();
 }
 
+/// X02: the fallback is for pods and the node; it makes no open resolver of a node whose agent is dead.
+#[test]
+fn the_lan_gets_nothing_from_the_fallback_either() {
+    let Some(stage) = Stage::build(Flavour::Iptables) else { return };
+    let mut agent = Agent::start(&stage.node, &Config::new());
+    agent.kill();
+    route_ours_by_the_node(&stage);
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let count = Load::to(&OWN_IPS).ask(&stage.lan, transport, 8);
+        assert_eq!(count.only(|it| it.fate == Fate::Lost).len(), count.len(), "{count}");
+        Load::to(&OWN_IPS).ask(&stage.pods[0], transport, 8).assert_all_by_cluster();
+    }
+}
+
 /// X02
 #[test]
 fn the_lan_gets_no_arp_reply_for_our_addresses() {
