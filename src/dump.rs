@@ -40,7 +40,7 @@ pub struct DumpRow {
     pub hits: u64,
     /// What it takes up, bookkeeping included.
     pub bytes: u64,
-    /// The records in presentation form, as [`records`] writes them.
+    /// The records in presentation form, as [`records()`] writes them.
     pub records: Vec<String>,
 }
 

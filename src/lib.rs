@@ -23,13 +23,14 @@
 //! | floor | modules | may import | never |
 //! |---|---|---|---|
 //! | 0 | `wire` | - | clock, I/O, panic, allocation on the query path |
-//! | 1 | `plan` `metrics` | 0 | serde, sockets, async |
+//! | 1 | `plan` `metrics` `health` | 0 | serde, sockets, async |
 //! | 2 | `cache` `clients` `policy` `upstream` | 0-1 | `Instant::now`, random numbers, sockets: time and dice are arguments |
 //! | 3 | `resolve` | 0-2 | the same: one query's life as a machine that can be stepped in a test |
 //! | 4 | `net` `discover` | 0-3 | serde |
-//! | 5 | `config` `dump` `http` `control` | 0-1, 5 | the data plane: what they show reaches them as closures |
-//! | 6 | `run` | 0-5 | - |
-//! | 7 | `cli` | 0-6 | - |
+//! | 5 | `node` | 0-1 | serde, queries |
+//! | 6 | `config` `dump` `http` `control` | 0-1, 6 | the data plane: what they show reaches them as closures |
+//! | 7 | `run` | 0-6 | - |
+//! | 8 | `cli` | 0-7 | - |
 //!
 //! # Words
 //!
@@ -50,9 +51,11 @@ pub mod config;
 pub mod control;
 pub mod discover;
 pub mod dump;
+pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod net;
+pub mod node;
 pub mod plan;
 pub mod policy;
 pub mod resolve;

@@ -139,6 +139,12 @@ metrics! {
         upstream_rtt ["upstream", "server"] = "nodens_upstream_rtt_seconds",
         /// 1 while everything needed for serving is there.
         ready [] = "nodens_ready",
+        /// 1 while the kernel hands us the traffic of this node.
+        intercepting [] = "nodens_intercepting",
+        /// 1 for each thing this host cannot do for us.
+        degraded ["reason"] = "nodens_interception_degraded",
+        /// Times something of ours on the host had been changed by others and was restored.
+        repairs ["what"] = "nodens_node_repairs",
         /// Unix time of the start.
         start_time [] = "process_start_time_seconds",
         /// Bytes of memory in use by the process.
@@ -172,6 +178,20 @@ struct Everything {
     workers: Vec<Arc<Worker>>,
     gauges: Gauges,
     descriptions: Vec<Desc>,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// Counts a reply by the header's four bits of its rcode, and whether it was cut.
+    pub fn count_reply(&self, reply: &[u8]) {
+        if let [_, _, high, low, ..] = reply {
+            self.responses.bump(Reply::of(u16::from(low & 0x0f)));
+            if high & 0x02 != 0 {
+                self.truncated.bump();
+            }
+        }
+    }
 }
 
 // === impl Metrics ===

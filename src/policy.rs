@@ -33,11 +33,19 @@ pub enum Decision<'a> {
     /// Answer here.
     Addresses(&'a [IpAddr]),
     /// There is no such name or data; `zone` owns the SOA.
-    Negative { rcode: Rcode, zone: &'a Name, ede: Ede },
+    Negative {
+        rcode: Rcode,
+        zone: &'a Name,
+        ede: Ede,
+    },
     Pointers(&'a [Name]),
     Refused,
     /// Look in the cache, then ask the upstream with the index `upstream`.
-    Route { zone: &'a Zone, upstream: usize, aaaa: Aaaa },
+    Route {
+        zone: &'a Zone,
+        upstream: usize,
+        aaaa: Aaaa,
+    },
 }
 
 impl Policy {
@@ -78,7 +86,8 @@ impl Policy {
                 Decision::Negative { rcode: Rcode::NXDOMAIN, zone: &zone.name, ede: Ede::SYNTHESIZED }
             }
             Action::Route(upstream) => {
-                let concerned = self.aaaa_clients.is_empty() || self.aaaa_clients.iter().any(|net| net.contains(client));
+                let concerned =
+                    self.aaaa_clients.is_empty() || self.aaaa_clients.iter().any(|net| net.contains(client));
                 let aaaa = if concerned { zone.aaaa } else { Aaaa::Keep };
                 Decision::Route { zone, upstream: *upstream, aaaa }
             }
@@ -98,3 +107,6 @@ impl Policy {
         unreachable!("Plan::new requires the root zone, and every name lies in it")
     }
 }
+
+#[cfg(test)]
+mod tests;

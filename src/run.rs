@@ -7,6 +7,7 @@
 //! ```
 
 mod control;
+mod node;
 mod rows;
 
 use std::collections::HashMap;
@@ -14,17 +15,20 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
+use crate::health::Health as Latch;
 use crate::metrics::{Gauges, Metrics, Reader, Reload};
 use crate::net::listen::{self, ListenError};
+use crate::net::probe::{self, ProbeName};
 use crate::net::tls::{Tls, TlsError};
 use crate::net::worker::{self, Shared};
+use crate::node::plane::Plane;
 use crate::plan::{Plan, Protocol};
 use crate::resolve::{Active, Resolver};
 use crate::upstream::Health;
@@ -39,6 +43,16 @@ pub struct Agent {
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
+    prober: Option<Prober>,
+    /// What we are on this host, if the plan wants us to be anything.
+    plane: Option<Plane>,
+}
+
+/// The thread that asks ourselves.
+struct Prober {
+    thread: JoinHandle<()>,
+    /// Dropped, the thread ends.
+    stop: mpsc::Sender<()>,
 }
 
 /// What the agent's parts share.
@@ -49,6 +63,10 @@ pub(crate) struct Inner {
     plans: watch::Sender<Arc<Active>>,
     /// Why the newest configuration was refused, while it is.
     refused: Mutex<Option<String>>,
+    /// What the prober has found; `None`: nobody wants to know, so nobody probes.
+    pub(crate) health: Option<Arc<Latch>>,
+    /// The node plane, once it runs.
+    pub(crate) node: Arc<OnceLock<node::Link>>,
 }
 
 /// Why the agent cannot start.
@@ -84,6 +102,7 @@ impl Agent {
         let addresses = sockets[0].udp.iter().map(std::net::UdpSocket::local_addr);
         let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>().map_err(StartError::Thread)?;
         let tls = tls_of(&plan)?;
+        let probed = plan.http.health.is_some() || plan.node.is_some();
         let resolver = Arc::new(Resolver::new(&plan, epoch));
         let active = Arc::new(Active::new(plan, None, epoch));
         let (stop, stopping) = watch::channel(false);
@@ -92,25 +111,30 @@ impl Agent {
             active: ArcSwap::new(Arc::clone(&active)),
             tls: ArcSwap::from_pointee(tls),
             suspects: Notify::new(),
+            probe: ProbeName::new(rand::random()),
             connections: AtomicUsize::new(0),
             stop: stopping.clone(),
         });
         // One more writer for the control thread.
-        let metrics = Arc::new(Metrics::new(count + 1, gauges(&shared)));
+        let node = Arc::<OnceLock<node::Link>>::default();
+        let metrics = Arc::new(Metrics::new(count + 1, gauges(&shared, &node)));
         let (plans, followed) = watch::channel(active);
-        let inner = Arc::new(Inner { shared: Arc::clone(&shared), metrics, plans, refused: Mutex::new(None) });
+        let health = probed.then(|| Arc::new(Latch::new(Instant::now())));
+        let inner = Inner { shared: Arc::clone(&shared), metrics, plans, refused: Mutex::new(None), health, node };
+        let inner = Arc::new(inner);
         let host = Arc::new(host);
-        let mut agent = Self { inner, host: Arc::clone(&host), addresses, stop, workers: Vec::new(), control: None };
+        let mut agent =
+            Self { inner, host: Arc::clone(&host), addresses, stop, workers: Vec::new(), control: None, prober: None, plane: None };
         let (ready, awaited) = mpsc::channel();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, ready, cells) = (Arc::clone(&shared), ready.clone(), agent.inner.metrics.worker(index));
-            let worker = move || worker::run(shared, sockets, cells, move || drop(ready.send(())));
+            let worker = move || worker::run(shared, sockets, cells, index, move || ready.send(()).unwrap_or_default());
             let thread = thread::Builder::new().name(format!("nodens-{index}")).spawn(worker);
             agent.workers.push(thread.map_err(StartError::Thread)?);
         }
         let inner = Arc::clone(&agent.inner);
         let own = agent.addresses.clone();
-        let control = move || control::run(&inner, host, own, followed, stopping, ready);
+        let control = move || control::run(&inner, host, &own, followed, stopping, &ready);
         let thread = thread::Builder::new().name("nodens-control".to_owned()).spawn(control);
         agent.control = Some(thread.map_err(StartError::Thread)?);
         // An error means that a worker ended instead: joining it says why.
@@ -119,7 +143,44 @@ impl Agent {
                 break;
             }
         }
+        agent.start_plane()?;
+        agent.start_probing()?;
         Ok(agent)
+    }
+
+    /// Goes to work on the host, if the plan wants that.
+    fn start_plane(&mut self) -> Result<(), StartError> {
+        let active = self.inner.shared.active.load_full();
+        let (Some(desired), Some(health)) = (node::desired(&active), self.inner.health.clone()) else { return Ok(()) };
+        let plane = Plane::start(desired, health).map_err(StartError::Thread)?;
+        // Set once: an agent has one plane.
+        let _ = self.inner.node.set(node::Link { news: plane.news(), status: plane.status() });
+        self.plane = Some(plane);
+        Ok(())
+    }
+
+    /// Begins to ask ourselves, if anybody wants to know.
+    fn start_probing(&mut self) -> Result<(), StartError> {
+        let Some(health) = self.inner.health.clone() else { return Ok(()) };
+        let (stop, stopped) = mpsc::channel::<()>();
+        let (name, addresses) = (self.inner.shared.probe.clone(), self.addresses.clone());
+        let node = Arc::clone(&self.inner.node);
+        let probe = move || {
+            let wait = |time| !matches!(stopped.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout));
+            let told = || {
+                match health.state().held_by.as_slice() {
+                    [] => tracing::info!("every address answers"),
+                    held_by => tracing::warn!(reason = held_by.join("; "), "not serving"),
+                }
+                if let Some(link) = node.get() {
+                    link.news.look();
+                }
+            };
+            probe::run(&name, &addresses, &health, wait, told);
+        };
+        let thread = thread::Builder::new().name("nodens-probe".to_owned()).spawn(probe);
+        self.prober = Some(Prober { thread: thread.map_err(StartError::Thread)?, stop });
+        Ok(())
     }
 
     /// Where it listens, UDP and TCP.
@@ -154,8 +215,16 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        // First of all the traffic goes back: what arrives from here on finds the cluster DNS.
+        drop(self.plane.take());
+        if let Some(Prober { thread, stop }) = self.prober.take() {
+            drop(stop);
+            if thread.join().is_err() {
+                tracing::error!("the prober panicked");
+            }
+        }
         // The receivers are gone only if every thread has ended already.
-        drop(self.stop.send(true));
+        let _ = self.stop.send(true);
         for worker in self.workers.drain(..) {
             match worker.join() {
                 Ok(Ok(())) => {}
@@ -193,9 +262,17 @@ impl Inner {
         self.shared.tls.store(Arc::new(tls));
         self.shared.active.store(Arc::clone(&active));
         self.plans.send_replace(active);
+        self.adapt_node();
         *self.refused() = None;
         self.control_cells().reloads.bump(Reload::Accepted);
         Ok(NeedsRestart(fixed))
+    }
+
+    /// Tells the node plane what is desired by now.
+    pub(crate) fn adapt_node(&self) {
+        if let (Some(link), Some(desired)) = (self.node.get(), node::desired(&self.shared.active.load())) {
+            link.news.adapt(desired);
+        }
     }
 
     pub(crate) fn refuse(&self, why: String) {
@@ -215,7 +292,9 @@ impl Inner {
     /// What keeps us from being ready, one line each.
     pub(crate) fn missing(&self) -> Vec<String> {
         let refused = self.refused().clone().map(|why| format!("the newest configuration is refused: {why}"));
-        refused.into_iter().collect()
+        let held_by = self.health.as_ref().map(|health| health.state().held_by).unwrap_or_default();
+        let node = self.node.get().and_then(node::Link::missing);
+        refused.into_iter().chain(held_by).chain(node).collect()
     }
 }
 
@@ -230,7 +309,8 @@ fn tls_of(plan: &Plan) -> Result<HashMap<String, Tls>, StartError> {
     Ok(all)
 }
 
-fn gauges(shared: &Arc<Shared>) -> Gauges {
+fn gauges(shared: &Arc<Shared>, node: &Arc<OnceLock<node::Link>>) -> Gauges {
+    let (intercepting, degraded, repairs) = (Arc::clone(node), Arc::clone(node), Arc::clone(node));
     let resolver = || Arc::clone(&shared.resolver);
     let (entries, bytes, flights) = (resolver(), resolver(), resolver());
     let active = || Arc::clone(shared);
@@ -262,6 +342,23 @@ fn gauges(shared: &Arc<Shared>) -> Gauges {
                 let known = server.round_trip().map_or(f64::NAN, |time| time.as_secs_f64());
                 samples.push(&[&group.name, &server.address.to_string()], known);
             });
+        }),
+        intercepting: Reader::series(move |samples| {
+            if let Some(link) = intercepting.get() {
+                samples.push(&[], f64::from(u8::from(link.status.borrow().intercepting)));
+            }
+        }),
+        degraded: Reader::series(move |samples| {
+            if let Some(link) = degraded.get() {
+                link.status.borrow().degraded.iter().for_each(|it| samples.push(&[it.label], 1.0));
+            }
+        }),
+        repairs: Reader::series(move |samples| {
+            if let Some(link) = repairs.get() {
+                let repaired = link.status.borrow().repaired;
+                samples.push(&["link"], repaired.link as f64);
+                samples.push(&["tables"], repaired.tables as f64);
+            }
         }),
         ..Gauges::default()
     }

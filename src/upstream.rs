@@ -26,8 +26,10 @@ const RETRY_MIN: Duration = Duration::from_millis(175);
 const RETRY_MAX: Duration = Duration::from_millis(400);
 /// Time all servers of a group must have been silent before stale answers need not wait for them.
 const SILENCE: Duration = Duration::from_millis(1500);
-/// Longest time a server is asked without EDNS because it seemed not to know it (E16).
-const PLAIN_FOR: Duration = Duration::from_secs(15 * 60);
+/// Time a server is asked without EDNS because it refused it (E16: at most 15 minutes).
+const PLAIN_AFTER_REFUSAL: Duration = Duration::from_secs(15 * 60);
+/// Time it is asked so because it was silent with EDNS and spoke without: perhaps that was packet loss only.
+const PLAIN_AFTER_SILENCE: Duration = Duration::from_secs(60);
 
 /// Time for which a group that forwards to ourselves is left alone; the loop may be gone after the next reload.
 const LOOP_FOR: Duration = Duration::from_secs(30);
@@ -67,6 +69,15 @@ pub struct Server {
     plain_until: AtomicU64,
     /// It has answered with EDNS before, so its silence says nothing about EDNS.
     knows_edns: AtomicBool,
+}
+
+/// Why a server is asked without EDNS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Plain {
+    /// It answered FORMERR or the like with EDNS.
+    Refused,
+    /// It did not answer with EDNS.
+    Silent,
 }
 
 /// Whether a server is believed to answer.
@@ -174,7 +185,11 @@ impl Group {
 
     /// Whether `server` is believed to answer.
     pub fn health(&self, server: &Server) -> Health {
-        if server.fails.load(Ordering::Relaxed) < self.health_check.max_fails { Health::Healthy } else { Health::Suspect }
+        if server.fails.load(Ordering::Relaxed) < self.health_check.max_fails {
+            Health::Healthy
+        } else {
+            Health::Suspect
+        }
     }
 
     /// A reply that matched a question came after `round_trip`: a sign of life, whatever it says.
@@ -187,7 +202,8 @@ impl Group {
         };
         server.round_trip.store(smoothed.max(1), Ordering::Relaxed);
         if server.fails.load(Ordering::Relaxed) != 0 {
-            let came_back = self.is_silent(now) || self.servers.load().iter().all(|it| self.health(it) == Health::Suspect);
+            let came_back =
+                self.is_silent(now) || self.servers.load().iter().all(|it| self.health(it) == Health::Suspect);
             server.fails.store(0, Ordering::Relaxed);
             if came_back {
                 self.recovered_at.store(self.millis(now).max(1), Ordering::Relaxed);
@@ -213,7 +229,8 @@ impl Group {
         let servers = self.servers.load();
         !servers.is_empty()
             && servers.iter().all(|server| {
-                self.health(server) == Health::Suspect && now.saturating_sub(server.failing_since.load(Ordering::Relaxed)) >= long
+                self.health(server) == Health::Suspect
+                    && now.saturating_sub(server.failing_since.load(Ordering::Relaxed)) >= long
             })
     }
 
@@ -237,8 +254,12 @@ impl Group {
     }
 
     /// `server` answered without EDNS what it would not answer with it.
-    pub fn note_plain(&self, server: &Server, now: Instant) {
-        server.plain_until.store(self.millis(now + PLAIN_FOR), Ordering::Relaxed);
+    pub fn note_plain(&self, server: &Server, why: Plain, now: Instant) {
+        let time = match why {
+            Plain::Refused => PLAIN_AFTER_REFUSAL,
+            Plain::Silent => PLAIN_AFTER_SILENCE,
+        };
+        server.plain_until.store(self.millis(now + time), Ordering::Relaxed);
     }
 
     /// A question of ours came back to us: the group is not asked for a while. True if that is news.
@@ -436,7 +457,7 @@ mod tests {
         let (group, now) = group(Choice::Random, 1);
         let server = &group.servers()[0];
         assert!(!group.is_plain(server, now));
-        group.note_plain(server, now);
+        group.note_plain(server, Plain::Refused, now);
         assert!(group.is_plain(server, now + Duration::from_secs(899)));
         assert!(!group.is_plain(server, now + Duration::from_secs(901)));
     }

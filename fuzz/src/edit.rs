@@ -25,7 +25,9 @@ pub fn check(data: &[u8]) {
 fn without_addresses(response: &Response, question: &[u8], dnssec_ok: bool) {
     let edited = edit::without_aaaa(response.stored());
     let stored = edited.stored();
-    if !response.contains_aaaa() {
+    // Signatures over addresses go even where the addresses themselves are missing.
+    let unsigned = !dnssec_ok && !matches!(qtype_of(question), Type::ANY | Type::RRSIG);
+    if unsigned && !response.contains_aaaa() {
         assert_eq!(stored.octets(), response.octets());
     }
     // A copy that was never examined, such as one of a failure, has nothing to examine.
@@ -50,7 +52,7 @@ fn without_addresses(response: &Response, question: &[u8], dnssec_ok: bool) {
 fn answer_for_aaaa(response: &Response, question: &[u8], dnssec_ok: bool) {
     let edited = edit::nodata_for_aaaa(response.stored(), &[0], TTL);
     let stored = edited.stored();
-    assert_eq!(stored.octets()[3] & 0x0f, response.octets()[3] & 0x0f, "A and AAAA must agree");
+    assert_eq!(rcode(stored.octets()), rcode(response.octets()), "A and AAAA must agree");
     let mut asked = question.to_vec();
     let qtype = asked.len() - 4;
     asked[qtype..qtype + 2].copy_from_slice(&Type::AAAA.0.to_be_bytes());
@@ -60,10 +62,14 @@ fn answer_for_aaaa(response: &Response, question: &[u8], dnssec_ok: bool) {
     };
     assert!(after.iter().all(|line| line.section != 0 || !matches!(line.rtype, RecordType::A | RecordType::AAAA)));
     let had_addresses = before.iter().any(|line| line.section == 0 && line.rtype == RecordType::A);
-    if had_addresses && response.octets()[3] & 0x0f == 0 {
+    if had_addresses && rcode(response.octets()) == 0 {
         let soa: Vec<&Line> = after.iter().filter(|line| line.rtype == RecordType::SOA).collect();
         assert_eq!(soa.iter().map(|line| (line.owner.as_str(), line.ttl)).collect::<Vec<_>>(), [(".", TTL)]);
     }
+}
+
+fn rcode(message: &[u8]) -> u8 {
+    message[3] & 0x0f
 }
 
 /// What a client reads of the answer made from `stored`.

@@ -56,7 +56,9 @@ pub enum NotCacheable {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Freshness {
     /// `age` in whole seconds, below the lifetime.
-    Fresh { age: u32 },
+    Fresh {
+        age: u32,
+    },
     Stale,
     /// Not even good as stale.
     Gone,

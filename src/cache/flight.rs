@@ -24,10 +24,12 @@ const SHARDS: usize = 64;
 
 /// All flights of the agent. `W` is what it takes to answer later.
 pub struct Flights<W> {
-    shards: Box<[Mutex<HashMap<Key, Flight<W>, RandomState>>]>,
+    shards: Box<[Mutex<Shard<W>>]>,
     hasher: RandomState,
     count: AtomicUsize,
 }
+
+type Shard<W> = HashMap<Key, Flight<W>, RandomState>;
 
 struct Flight<W> {
     parked: Vec<W>,
@@ -37,6 +39,10 @@ struct Flight<W> {
 
 /// What became of a question that wanted to fly.
 #[must_use]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once, straight into the flight; a box would be one more allocation a miss"
+)]
 pub enum Join<W> {
     /// Too many wait for this answer already.
     Full(W),
@@ -116,7 +122,7 @@ impl<W> Flights<W> {
         Ticket { flights: Arc::clone(self), key: key.clone(), landed: false }
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Flight<W>, RandomState>> {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard<W>> {
         let index = self.hasher.hash_one(key) as usize % SHARDS;
         // A panic elsewhere cannot leave a map half changed: every hold is one operation.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)

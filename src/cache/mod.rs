@@ -48,11 +48,17 @@ type Answers = Store<u64, Arc<Entry>, CostOfEntry, Prehashed>;
 #[derive(Clone, Debug)]
 pub enum Found {
     /// `age` in seconds.
-    Fresh { entry: Arc<Entry>, age: u32 },
+    Fresh {
+        entry: Arc<Entry>,
+        age: u32,
+    },
     /// Upstream failed a moment ago and there is nothing better.
     Failed(Arc<Failure>),
     /// Expired, yet usable if upstream does not answer; `failed`: it did not, a moment ago.
-    Stale { entry: Arc<Entry>, failed: bool },
+    Stale {
+        entry: Arc<Entry>,
+        failed: bool,
+    },
     Vacant,
 }
 
@@ -307,3 +313,6 @@ impl Hasher for PassThrough {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests;

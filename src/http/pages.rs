@@ -21,6 +21,7 @@ Nodens, read only:
 
 /debug/cache?zone=&name=&type=&limit=   what the cache holds
 /debug/upstreams                        servers and their health
+/debug/node                             what we are on this host: lease, mode, repairs
 /debug/plan                             the configuration in force
 ";
 
@@ -44,6 +45,8 @@ pub struct Debug {
     pub cache: Source,
     /// The upstreams' servers and their health.
     pub upstreams: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// What we are on this host; null: nothing.
+    pub node: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The plan in force.
     pub plan: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
@@ -130,6 +133,7 @@ impl Debug {
                 let filter = filter(request.uri().query().unwrap_or_default())?;
                 Content::rows(self.cache.open(&filter))
             }
+            "/debug/node" => Content::text(format!("{:#}\n", (self.node)())),
             "/debug/plan" => Content::text(format!("{:#}\n", (self.plan)())),
             "/debug/upstreams" => Content::text(format!("{:#}\n", (self.upstreams)())),
             _ => return Err(Refusal::NotFound),

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -50,7 +51,11 @@ pub fn bind(addresses: &[IpAddr], port: u16, workers: usize) -> Result<Vec<Socke
             if worker == 0 && workers > 1 {
                 steer(&udp, workers).map_err(failed("UDP"))?;
             }
-            sockets.tcp.push(tcp_listener(bound).map_err(failed("TCP"))?);
+            let tcp = tcp_listener(bound).map_err(failed("TCP"))?;
+            if worker == 0 && workers > 1 {
+                steer(&tcp, workers).map_err(failed("TCP"))?;
+            }
+            sockets.tcp.push(tcp);
             sockets.udp.push(udp);
         }
         all.push(sockets);
@@ -58,19 +63,19 @@ pub fn bind(addresses: &[IpAddr], port: u16, workers: usize) -> Result<Vec<Socke
     Ok(all)
 }
 
-/// Steers each datagram to the worker with the number of the CPU that received it, modulo the number of workers.
+/// Steers each datagram or connection to the worker with the number of the CPU that received it, modulo the number of workers.
 ///
 /// Three instructions of classic BPF. Attached to the group's first member; those that bind later inherit it.
-fn steer(udp: &UdpSocket, workers: usize) -> io::Result<()> {
+fn steer(socket: &impl AsFd, workers: usize) -> io::Result<()> {
     let instruction = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
+    let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU).cast_unsigned();
     let mut program = [
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, cpu),
         instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, workers as u32),
         instruction(libc::BPF_RET | BPF_A, 0),
     ];
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    Ok(setsockopt(udp, sockopt::AttachReusePortCbpf, &program)?)
+    Ok(setsockopt(socket, sockopt::AttachReusePortCbpf, &program)?)
 }
 
 /// Return the accumulator (linux/filter.h).
@@ -116,7 +121,9 @@ impl std::fmt::Display for ListenError {
         let Self { address, transport, source } = self;
         write!(f, "cannot listen on {address} over {transport}: {source}")?;
         match source.kind() {
-            io::ErrorKind::AddrInUse => write!(f, "; another program holds the port (`ss -lunpt 'sport = :{}'`)", address.port()),
+            io::ErrorKind::AddrInUse => {
+                write!(f, "; another program holds the port (`ss -lunpt 'sport = :{}'`)", address.port())
+            }
             io::ErrorKind::PermissionDenied => write!(f, "; ports below 1024 need CAP_NET_BIND_SERVICE"),
             _ => Ok(()),
         }

@@ -16,6 +16,7 @@ pub mod guest;
 pub mod health;
 pub mod listen;
 pub mod pilot;
+pub mod probe;
 pub mod stream;
 pub mod tcp;
 #[cfg(test)]

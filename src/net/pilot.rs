@@ -18,8 +18,8 @@ use super::udp_pool::{Heard, UdpAsk};
 use super::worker::Worker;
 use crate::metrics::Exchange;
 use crate::plan::Protocol;
-use crate::resolve::{Flight, Turn};
 use crate::resolve::pursuit::{Edns, Event, Order, Via};
+use crate::resolve::{Flight, Turn};
 use crate::wire::response::Asked;
 use crate::wire::{Kind, Rcode, Transport, compose};
 
@@ -69,12 +69,11 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
                             let known = worker.shared.tls.load_full();
                             let tls = if tls { known.get(&group) } else { None };
                             let asked = Asked { query: &query, transport: Transport::Tcp, exact_case };
-                            let event = match worker.streams.ask(server, tls, &asked).await {
-                                Ok(response) => answer(&worker, response),
-                                Err(_) => {
-                                    worker.count.exchanges.bump(Exchange::StreamClosed);
-                                    Event::Broken
-                                }
+                            let event = if let Ok(response) = worker.streams.ask(server, tls, &asked).await {
+                                answer(&worker, response)
+                            } else {
+                                worker.count.exchanges.bump(Exchange::StreamClosed);
+                                Event::Broken
                             };
                             Heeded { attempt, event, goes_on: None }
                         }));
@@ -118,7 +117,7 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
     let turn = Turn { active: &active, count: &worker.count, now: Instant::now() };
     let following = worker.resolver.land(turn, *flight, landing, &mut worker.scratch.borrow_mut());
     for next in following {
-        worker.launch(next);
+        worker.launch(Box::new(next));
     }
 }
 
@@ -126,7 +125,8 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
 fn query(worker: &Worker, flight: &Flight<Guest>, edns: Edns) -> Box<[u8]> {
     let mut octets = [0; compose::QUERY_MAX];
     let (id, case) = worker.with_dice(|dice| {
-        let case = flight.group.random_case.then(|| [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()]);
+        let case =
+            flight.group.random_case.then(|| [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()]);
         (dice.next_u32() as u16, case)
     });
     let length = compose::upstream_query(flight.key(), id, case, edns == Edns::With, &mut octets);

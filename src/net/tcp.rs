@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
 use super::guest::{Guest, Way};
+use super::probe::ProbeName;
 use super::udp::{may_ask, refuse};
 use super::worker::Worker;
 use crate::clients::{Kind, Place};
@@ -58,6 +59,9 @@ pub struct Idle {
 }
 
 /// Accepts connections at `listener` until the worker stops.
+///
+/// # Errors
+/// None: what fails is tried again.
 pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> {
     loop {
         let accepted = tokio::select! {
@@ -66,7 +70,8 @@ pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> 
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Some(seat) = admit(&worker, peer) {
+                let own = stream.local_addr().is_ok_and(|local| local.ip() == peer.ip());
+                if let Some(seat) = admit(&worker, peer, own) {
                     worker.count.tcp_accepted.bump();
                     worker.count.tcp_open.rise();
                     let it = Rc::clone(&worker);
@@ -97,15 +102,16 @@ impl Drop for Seat {
     }
 }
 
-/// Finds room for a connection from `peer`, at the cost of the oldest idle one if need be.
-fn admit(worker: &Rc<Worker>, peer: SocketAddr) -> Option<Seat> {
+/// Finds room for a connection from `peer` (`own`: from the address it goes to, so from this host), at the cost of the oldest idle one if need be.
+fn admit(worker: &Rc<Worker>, peer: SocketAddr, own: bool) -> Option<Seat> {
     let active = worker.active();
     let limits = &active.plan.limits;
-    if !may_ask(&limits.allow, peer.ip()) {
+    if !own && !may_ask(&limits.allow, peer.ip()) {
         worker.count.drops.bump(Dropped::Acl);
         return None;
     }
-    let Some(place) = worker.resolver.clients.take(peer.ip(), Kind::Connection, limits.tcp_connections_per_client) else {
+    let Some(place) = worker.resolver.clients.take(peer.ip(), Kind::Connection, limits.tcp_connections_per_client)
+    else {
         worker.count.tcp_closed.bump(Closed::Limit);
         return None;
     };
@@ -324,16 +330,21 @@ impl Connection {
         let count = &worker.count;
         let client = self.peer.ip();
         self.client = if self.client == Client::New { Client::Asking } else { self.client };
-        count.queries.bump(Arrival::of(Transport::Tcp, client));
         let out = &mut worker.scratch.borrow_mut()[..];
         let query = match Query::parse(octets, Transport::Tcp) {
             Ok(query) => query,
             Err(refusal) => {
+                count.queries.bump(Arrival::of(Transport::Tcp, client));
                 // What gets no answer at all over UDP ends a connection: a response, a torso.
-                let length = refuse(&worker, octets, &refusal, Transport::Tcp, out).ok_or(Closed::Malformed)?;
+                let length = refuse(&worker, octets, refusal, Transport::Tcp, out).ok_or(Closed::Malformed)?;
                 return self.push(&out[..length]);
             }
         };
+        if worker.shared.probe.is(query.key()) {
+            let length = ProbeName::answer(&query.asker(), worker.index, out).ok_or(Closed::Malformed)?;
+            return self.push(&out[..length]);
+        }
+        count.queries.bump(Arrival::of(Transport::Tcp, client));
         let active = worker.active();
         let queue = self.queue.clone();
         let in_flight = &mut self.in_flight;

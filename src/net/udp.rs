@@ -21,8 +21,9 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::worker::Worker;
 use super::guest::{Guest, Way};
+use super::probe::ProbeName;
+use super::worker::Worker;
 use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused};
 use crate::resolve::{Step, Turn};
 use crate::wire::{Query, Refusal, Transport, UDP_MAX, compose};
@@ -33,10 +34,16 @@ const BATCH: usize = 32;
 const QUERY_MAX: usize = 2048;
 
 /// Answers what arrives at `socket` until the worker stops.
+///
+/// # Errors
+/// If the socket cannot be watched, or not any more.
 pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()> {
     let local = socket.local_addr()?;
     // Readable only: tokio's own socket would wake us for every reply the kernel has sent off as well.
-    #[expect(deprecated, reason = "its successor is unsafe; this one is sound for an fd that is owned and never changes")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe; this one is sound for an fd that is owned and never changes"
+    )]
     let ready = AsyncFd::with_interest(Arc::clone(&socket), Interest::READABLE)?;
     let mut batch = Batch::new();
     loop {
@@ -95,7 +102,8 @@ impl Batch {
     fn receive(&mut self, socket: &UdpSocket) -> Result<usize, Errno> {
         self.arrived.clear();
         let mut slices = self.queries.each_mut().map(|query| [IoSliceMut::new(query)]);
-        let received = recvmmsg(socket.as_raw_fd(), &mut self.incoming, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        let received =
+            recvmmsg(socket.as_raw_fd(), &mut self.incoming, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
         self.arrived.extend(received.map(|message| (message.bytes, message.address)));
         Ok(self.arrived.len())
     }
@@ -169,20 +177,26 @@ fn answer_one(
 ) -> Option<usize> {
     let count = &worker.count;
     let client = peer.ip();
-    count.queries.bump(Arrival::of(Transport::Udp, client));
     if peer == local || is_reflector(peer.port()) {
         count.drops.bump(Dropped::BadPort);
         return None;
     }
     let active = worker.active();
-    if !may_ask(&active.plan.limits.allow, client) {
+    if client != local.ip() && !may_ask(&active.plan.limits.allow, client) {
         count.drops.bump(Dropped::Acl);
         return None;
     }
     let query = match Query::parse(octets, Transport::Udp) {
         Ok(query) => query,
-        Err(refusal) => return refuse(worker, octets, &refusal, Transport::Udp, out),
+        Err(refusal) => {
+            count.queries.bump(Arrival::of(Transport::Udp, client));
+            return refuse(worker, octets, refusal, Transport::Udp, out);
+        }
     };
+    if worker.shared.probe.is(query.key()) {
+        return ProbeName::answer(&query.asker(), worker.index, out);
+    }
+    count.queries.bump(Arrival::of(Transport::Udp, client));
     let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(socket), peer));
     let turn = Turn { active: &active, count, now };
     match worker.resolver.on_query(turn, &query, client, waiter, out) {
@@ -207,20 +221,16 @@ fn answer_one(
 pub(super) fn refuse(
     worker: &Worker,
     octets: &[u8],
-    refusal: &Refusal,
+    refusal: Refusal,
     transport: Transport,
     out: &mut [u8],
 ) -> Option<usize> {
-    match compose::refuse(octets, refusal, transport, out) {
-        Some(length) => {
-            worker.count.refused.bump(Refused::of_label(refusal.label()).unwrap_or(Refused::Other));
-            Some(worker.replied(&out[..length]))
-        }
-        None => {
-            worker.count.drops.bump(Dropped::of_label(refusal.label()).unwrap_or(Dropped::Malformed));
-            None
-        }
-    }
+    let Some(length) = compose::refuse(octets, &refusal, transport, out) else {
+        worker.count.drops.bump(Dropped::of_label(refusal.label()).unwrap_or(Dropped::Malformed));
+        return None;
+    };
+    worker.count.refused.bump(Refused::of_label(refusal.label()).unwrap_or(Refused::Other));
+    Some(worker.replied(&out[..length]))
 }
 
 /// Whether a query from `port` would make us answer a service that answers back: echo, discard, daytime, quote, chargen.

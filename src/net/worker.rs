@@ -12,8 +12,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
-use rand::rngs::StdRng;
 use rand::Rng;
+use rand::rngs::StdRng;
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
@@ -21,6 +21,7 @@ use super::exchange::ExchangeCounters;
 use super::guest::Guest;
 use super::listen::Sockets;
 use super::pilot;
+use super::probe::ProbeName;
 use super::stream::{Limits, StreamPool};
 use super::tls::Tls;
 use super::udp_pool::UdpPool;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub tls: ArcSwap<HashMap<String, Tls>>,
     /// Woken when a server has become a suspect.
     pub suspects: Notify,
+    /// The name by which we ask ourselves.
+    pub probe: ProbeName,
     /// TCP connections open, of all workers.
     pub connections: AtomicUsize,
     /// True once the agent stops.
@@ -52,6 +55,8 @@ pub struct Shared {
 
 /// One worker. Lives on its thread.
 pub struct Worker {
+    /// Its number, from 0.
+    pub index: usize,
     pub shared: Arc<Shared>,
     pub resolver: Arc<Resolver<Guest>>,
     pub count: Arc<metrics::Worker>,
@@ -75,6 +80,7 @@ pub fn run(
     shared: Arc<Shared>,
     sockets: Sockets,
     count: Arc<metrics::Worker>,
+    index: usize,
     ready: impl FnOnce(),
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -82,6 +88,7 @@ pub fn run(
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let worker = Rc::new(Worker {
+            index,
             resolver: Arc::clone(&shared.resolver),
             shared,
             count,
@@ -159,7 +166,7 @@ impl Worker {
 
     /// Counts a reply about to be sent, and gives its length.
     pub fn replied(&self, reply: &[u8]) -> usize {
-        count_reply(&self.count, reply);
+        self.count.count_reply(reply);
         reply.len()
     }
 
@@ -179,16 +186,6 @@ impl Worker {
         };
         if tokio::time::timeout(DRAIN, all_done).await.is_err() {
             tracing::warn!(under_way = self.under_way.get(), "stopped with questions still under way");
-        }
-    }
-}
-
-/// Counts `reply` by its rcode (the four bits of the header; BADVERS is counted where it is made).
-pub fn count_reply(count: &metrics::Worker, reply: &[u8]) {
-    if let Some(flags) = reply.get(3) {
-        count.responses.bump(metrics::Reply::of(u16::from(flags & 0x0f)));
-        if reply[2] & 0x02 != 0 {
-            count.truncated.bump();
         }
     }
 }

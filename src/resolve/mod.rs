@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::flight::{Flights, Join, Stale, Ticket};
+use crate::cache::flight::{Flights, Join, Lapse, Stale, Ticket};
 use crate::cache::{Cache, Entry, Found, Freshness, NotCacheable};
 use crate::clients::{self, Clients, Place};
 use crate::metrics::{self, Drop as Dropped, Lookup, NotStored, Stored, Worker};
@@ -140,18 +140,32 @@ struct Passage<'a> {
     since: Instant,
 }
 
-/// An answer that has just come in.
-struct Arrived<'a> {
+/// An entry that answers a question.
+struct Answer<'a> {
     key: &'a Key,
     entry: &'a Entry,
+    /// In seconds.
+    age: u32,
     lifetimes: &'a Lifetimes,
     group: &'a Arc<Group>,
+}
+
+/// What is asked upstream, and what for.
+#[derive(Clone, Copy)]
+struct Errand<'a> {
+    key: &'a Key,
+    want: Want,
 }
 
 impl<W: Waiter> Resolver<W> {
     /// A resolver with an empty cache.
     pub fn new(plan: &Plan, epoch: Instant) -> Self {
-        Self { cache: Cache::new(&plan.cache, epoch), clients: Clients::default(), loops: Loops::default(), flights: Arc::default() }
+        Self {
+            cache: Cache::new(&plan.cache, epoch),
+            clients: Clients::default(),
+            loops: Loops::default(),
+            flights: Arc::default(),
+        }
     }
 
     /// Questions under way to upstreams.
@@ -190,35 +204,31 @@ impl<W: Waiter> Resolver<W> {
         let passage = Passage { turn, asker, client, lifetimes: &zone.lifetimes, group, since: now };
         let labels = zone.name.labels();
         match (aaaa, query.qtype()) {
-            (Aaaa::Keep, _) => self.route(&passage, key, Want::Itself, waiter, out),
+            (Aaaa::Keep, _) => self.route(&passage, Errand { key, want: Want::Itself }, waiter, out),
             // A signed answer must not be bent for one who checks signatures (V05), so AAAA itself must be seen.
             (_, Type::AAAA) if !key.dnssec_ok() => {
                 let want = match aaaa {
                     Aaaa::StripIfA => Want::UnlessA { labels },
                     _ => Want::NodataOfA { labels },
                 };
-                self.route(&passage, &key.with_type(Type::A), want, waiter, out)
+                self.route(&passage, Errand { key: &key.with_type(Type::A), want }, waiter, out)
             }
-            (Aaaa::StripIfA, _) => self.route(&passage, key, Want::Itself, waiter, out),
-            (Aaaa::Strip, _) => self.route(&passage, key, Want::Stripped { labels }, waiter, out),
+            (Aaaa::StripIfA, _) => self.route(&passage, Errand { key, want: Want::Itself }, waiter, out),
+            (Aaaa::Strip, _) => self.route(&passage, Errand { key, want: Want::Stripped { labels } }, waiter, out),
         }
     }
 
-    /// The cache, then the upstream, for the question `key`, which need not be the client's own.
-    fn route(
-        &self,
-        at: &Passage<'_>,
-        key: &Key,
-        want: Want,
-        waiter: impl FnOnce() -> W,
-        out: &mut [u8],
-    ) -> Step<W> {
+    /// The cache, then the upstream, for the question of `errand`, which need not be the client's own.
+    fn route(&self, at: &Passage<'_>, errand: Errand<'_>, waiter: impl FnOnce() -> W, out: &mut [u8]) -> Step<W> {
+        let Errand { key, want } = errand;
         let plan = &at.turn.active.plan;
         match self.cache.lookup(key, || at.group.recovered(), at.turn.now) {
             Found::Fresh { entry, age } => {
                 at.turn.count.lookups.bump(Lookup::Fresh);
                 match render(&entry, &at.asker, want, TtlRule::Age(age), at.lifetimes, out) {
-                    Rendered::AskItself => self.route(at, &key.with_type(Type::AAAA), Want::Itself, waiter, out),
+                    Rendered::AskItself => {
+                        self.route(at, Errand { key: &key.with_type(Type::AAAA), want: Want::Itself }, waiter, out)
+                    }
                     Rendered::Reply(length) => match self.prefetch(at, key, &entry, age) {
                         Some(flight) => Step::ReplyAndLaunch(length, flight),
                         None => Step::Reply(length),
@@ -231,7 +241,7 @@ impl<W: Waiter> Resolver<W> {
                 let ede = if failure.silent { failure.ede } else { Some(Ede::CACHED_ERROR) };
                 fail(&at.asker, failure.rcode, ede.or(Some(Ede::CACHED_ERROR)), out)
             }
-            Found::Stale { entry, failed } => self.route_stale(at, key, &entry, failed, want, waiter, out),
+            Found::Stale { entry, failed } => self.route_stale(at, errand, &entry, failed, waiter, out),
             Found::Vacant if !at.asker.recursion_desired && plan.non_recursive == NonRecursive::Refuse => {
                 at.turn.count.refused.bump(metrics::Refused::NonRecursive);
                 fail(&at.asker, Rcode::REFUSED, Some(Ede::NOT_AUTHORITATIVE), out)
@@ -260,82 +270,117 @@ impl<W: Waiter> Resolver<W> {
     fn route_stale(
         &self,
         at: &Passage<'_>,
-        key: &Key,
+        errand: Errand<'_>,
         entry: &Arc<Entry>,
         failed: bool,
-        want: Want,
         waiter: impl FnOnce() -> W,
         out: &mut [u8],
     ) -> Step<W> {
-        let plan = &at.turn.active.plan;
-        let epoch = self.cache.epoch();
-        let held = failed || entry.refresh_is_held(epoch, at.turn.now, at.group.recovered(), plan.cache.recheck);
-        let at_once = held || at.lifetimes.client_timeout.is_zero() || at.group.is_silent(at.turn.now);
+        let Errand { key, want } = errand;
+        let Turn { active, count, now } = at.turn;
+        let recheck = active.plan.cache.recheck;
+        let held = failed || entry.refresh_is_held(self.cache.epoch(), now, at.group.recovered(), recheck);
+        let at_once = held
+            || at.lifetimes.client_timeout.is_zero()
+            || at.group.is_silent(now)
+            || self.flights.under_way(key) == Some(Lapse::Passed);
+        let answer = Answer { key, entry, age: 0, lifetimes: at.lifetimes, group: at.group };
         if !at_once {
             let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
             match self.flights.join(key, parked, Stale::AtHand) {
                 Join::Parked => {
-                    at.turn.count.lookups.bump(Lookup::Parked);
+                    count.lookups.bump(Lookup::Parked);
                     return Step::Parked;
                 }
                 Join::Launched(ticket) => {
-                    at.turn.count.lookups.bump(Lookup::Miss);
+                    count.lookups.bump(Lookup::Miss);
                     return self.launch(at, ticket, Some(Arc::clone(entry)), out);
                 }
-                Join::Full(parked) | Join::Lapsed(parked) => parked.waiter.discard(),
+                // The waiter is spent, so it gets the answer, not the caller.
+                Join::Full(parked) | Join::Lapsed(parked) => {
+                    count.lookups.bump(Lookup::Stale);
+                    self.answer_stale(at.turn, &answer, vec![parked], out);
+                    return Step::Parked;
+                }
             }
         }
-        at.turn.count.lookups.bump(Lookup::Stale);
-        let stale = TtlRule::Stale { cap: at.lifetimes.stale_ttl };
-        match render(entry, &at.asker, want, stale, at.lifetimes, out) {
+        count.lookups.bump(Lookup::Stale);
+        let Some(length) = self.render_stale(at.turn, &answer, &at.asker, want, out) else {
+            return Step::Drop(Dropped::Malformed);
+        };
+        let refresh = if held { None } else { self.refresh(at, key, Some(Arc::clone(entry))) };
+        refresh.map_or(Step::Reply(length), |flight| Step::ReplyAndLaunch(length, flight))
+    }
+
+    /// Writes an entry past its lifetime as the reply to `asker`.
+    fn render_stale(
+        &self,
+        turn: Turn<'_>,
+        answer: &Answer<'_>,
+        asker: &Asker<'_>,
+        want: Want,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let Answer { key, entry, lifetimes, group, .. } = *answer;
+        let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
+        turn.count.stale_answers.bump();
+        let rendered = match render(entry, asker, want, stale, lifetimes, out) {
             // Only with strip-if-a: the stale A answer holds no address, so AAAA decides.
             Rendered::AskItself => {
-                match self.cache.lookup(&key.with_type(Type::AAAA), || at.group.recovered(), at.turn.now) {
+                match self.cache.lookup(&key.with_type(Type::AAAA), || group.recovered(), turn.now) {
                     Found::Fresh { entry, age } => {
-                        reply_or_drop(render(&entry, &at.asker, Want::Itself, TtlRule::Age(age), at.lifetimes, out))
+                        render(&entry, asker, Want::Itself, TtlRule::Age(age), lifetimes, out)
                     }
-                    Found::Stale { entry, .. } => {
-                        at.turn.count.stale_answers.bump();
-                        reply_or_drop(render(&entry, &at.asker, Want::Itself, stale, at.lifetimes, out))
-                    }
+                    Found::Stale { entry, .. } => render(&entry, asker, Want::Itself, stale, lifetimes, out),
                     Found::Failed(_) | Found::Vacant => {
-                        fail(&at.asker, Rcode::SERVFAIL, Some(Ede::NO_REACHABLE_AUTHORITY), out)
+                        return compose::failure(asker, Rcode::SERVFAIL, Some(Ede::NO_REACHABLE_AUTHORITY), out);
                     }
                 }
             }
-            Rendered::TooSmall => Step::Drop(Dropped::Malformed),
-            Rendered::Reply(length) => {
-                at.turn.count.stale_answers.bump();
-                let refresh = if held { None } else { self.refresh(at, key, Some(Arc::clone(entry))) };
-                refresh.map_or(Step::Reply(length), |flight| Step::ReplyAndLaunch(length, flight))
-            }
+            rendered => rendered,
+        };
+        match rendered {
+            Rendered::Reply(length) => Some(length),
+            Rendered::AskItself | Rendered::TooSmall => None,
         }
     }
 
     /// Lets a flight take off, if the limits allow; else everybody parked behind it is told at once.
-    fn launch(&self, at: &Passage<'_>, ticket: Ticket<Parked<W>>, stale: Option<Arc<Entry>>, out: &mut [u8]) -> Step<W> {
+    fn launch(
+        &self,
+        at: &Passage<'_>,
+        ticket: Ticket<Parked<W>>,
+        stale: Option<Arc<Entry>>,
+        out: &mut [u8],
+    ) -> Step<W> {
         // Between the look into the cache and the take-off another worker may have landed the same question.
         if let Found::Fresh { entry, age } = self.cache.lookup(ticket.key(), || None, at.turn.now) {
-            return self.deliver(at, ticket, &entry, TtlRule::Age(age), out);
+            let key = ticket.key().clone();
+            let answer = Answer { key: &key, entry: &entry, age, lifetimes: at.lifetimes, group: at.group };
+            // Only strip-if-a has anything to follow, and that is one question: AAAA for the same name.
+            let follows = self.answer_fresh(at.turn, &answer, ticket.land(), out).pop();
+            return follows.map_or(Step::Parked, |flight| Step::Launch(Box::new(flight)));
         }
         let limits = &at.turn.active.plan.limits;
         let place = self.clients.take(at.client, clients::Kind::InFlight, limits.in_flight_per_client);
         if place.is_none() || self.flights.len() > limits.in_flight {
             at.turn.count.flights_shed.bump();
             if let Some(entry) = stale {
-                at.turn.count.stale_answers.bump();
-                return self.deliver(at, ticket, &entry, TtlRule::Stale { cap: at.lifetimes.stale_ttl }, out);
+                let key = ticket.key().clone();
+                let answer = Answer { key: &key, entry: &entry, age: 0, lifetimes: at.lifetimes, group: at.group };
+                self.answer_stale(at.turn, &answer, ticket.land(), out);
+                return Step::Parked;
             }
             // Never REFUSED: musl takes it for the end of the search. Never cached: it says nothing about the name.
             for parked in ticket.land() {
                 if let Some(length) = compose::failure(&parked.waiter.asker(), Rcode::SERVFAIL, None, out) {
-                    parked.waiter.answer(&out[..length]);
+                    send(at.turn, parked.waiter, &out[..length]);
                 }
             }
             return Step::Parked;
         }
         let lapses_at = stale.as_ref().map(|_| at.turn.now + at.lifetimes.client_timeout);
-        Step::Launch(Box::new(self.flight(at, ticket, stale, lapses_at, place, Pace::Urgent)))
+        Step::Launch(Box::new(Flight::new(at, ticket, stale, lapses_at, place, Pace::Urgent)))
     }
 
     /// A flight that nobody waits for, if none is under way and there is room.
@@ -345,7 +390,7 @@ impl<W: Waiter> Resolver<W> {
             return None;
         }
         let ticket = self.flights.refresh(key)?;
-        Some(Box::new(self.flight(at, ticket, stale, None, None, Pace::Idle)))
+        Some(Box::new(Flight::new(at, ticket, stale, None, None, Pace::Idle)))
     }
 
     fn prefetch(&self, at: &Passage<'_>, key: &Key, entry: &Entry, age: u32) -> Option<Box<Flight<W>>> {
@@ -359,66 +404,20 @@ impl<W: Waiter> Resolver<W> {
         self.refresh(at, key, None)
     }
 
-    fn flight(
-        &self,
-        at: &Passage<'_>,
-        ticket: Ticket<Parked<W>>,
-        stale: Option<Arc<Entry>>,
-        lapses_at: Option<Instant>,
-        place: Option<Place>,
-        pace: Pace,
-    ) -> Flight<W> {
-        at.turn.count.flights_launched.bump();
-        Flight {
-            ticket,
-            group: Arc::clone(at.group),
-            lifetimes: *at.lifetimes,
-            stale,
-            lapses_at,
-            started: at.since,
-            pace,
-            recheck: at.turn.active.plan.cache.recheck,
-            _place: place,
-        }
-    }
-
-    /// Ends a flight that need not fly, with an entry that is at hand.
-    fn deliver(
-        &self,
-        at: &Passage<'_>,
-        ticket: Ticket<Parked<W>>,
-        entry: &Entry,
-        ttl: TtlRule,
-        out: &mut [u8],
-    ) -> Step<W> {
-        for parked in ticket.land() {
-            match render(entry, &parked.waiter.asker(), parked.want, ttl, at.lifetimes, out) {
-                Rendered::Reply(length) => parked.waiter.answer(&out[..length]),
-                // The waiter's drop tells its client to come again; it is one query in a race of microseconds.
-                Rendered::AskItself | Rendered::TooSmall => {}
-            }
-        }
-        Step::Parked
-    }
-
     /// The moment has come at which those with a stale answer get it; the flight goes on.
     pub fn lapse(&self, turn: Turn<'_>, flight: &mut Flight<W>, out: &mut [u8]) {
         flight.lapses_at = None;
         turn.count.flights_lapsed.bump();
         if let Some(entry) = flight.stale.clone() {
-            answer_stale(turn, flight.ticket.lapse(), &entry, &flight.lifetimes, out);
+            let Flight { ticket, lifetimes, group, .. } = &*flight;
+            let answer = Answer { key: ticket.key(), entry: &entry, age: 0, lifetimes, group };
+            self.answer_stale(turn, &answer, ticket.lapse(), out);
         }
     }
 
     /// Ends `flight` as `landing` says: stores, answers everybody parked. What comes back must be flown next.
     #[must_use = "flights that follow must be flown"]
-    pub fn land(
-        &self,
-        turn: Turn<'_>,
-        flight: Flight<W>,
-        landing: Landing,
-        out: &mut [u8],
-    ) -> Vec<Box<Flight<W>>> {
+    pub fn land(&self, turn: Turn<'_>, flight: Flight<W>, landing: Landing, out: &mut [u8]) -> Vec<Flight<W>> {
         let Turn { count, now, .. } = turn;
         let Flight { ticket, group, lifetimes, stale, recheck, _place: place, .. } = flight;
         drop(place);
@@ -436,23 +435,31 @@ impl<W: Waiter> Resolver<W> {
                 }
                 count.flights_landed.bump();
                 let key = ticket.key().clone();
-                let arrived = Arrived { key: &key, entry: &entry, lifetimes: &lifetimes, group: &group };
-                self.answer_fresh(turn, &arrived, ticket.land(), out)
+                let answer = Answer { key: &key, entry: &entry, age: 0, lifetimes: &lifetimes, group: &group };
+                self.answer_fresh(turn, &answer, ticket.land(), out)
             }
             Landing::Failure { rcode, ede, silent } => {
-                // Who came when the entry was no good any more has parked behind the same flight.
+                // Who came when the entry was no good any more has parked behind the same flight; what counts is whether
+                // it was usable when it was asked for.
                 let epoch = self.cache.epoch();
-                if let Some(entry) = stale.filter(|entry| entry.freshness(epoch, now) != Freshness::Gone) {
+                let usable = |at| stale.as_ref().filter(|entry| entry.freshness(epoch, at) != Freshness::Gone);
+                let key = ticket.key().clone();
+                if let Some(entry) = usable(now) {
                     entry.hold_refresh(epoch, now + recheck);
-                    answer_stale(turn, ticket.land(), &entry, &lifetimes, out);
-                    return Vec::new();
+                } else {
+                    self.cache.store_failure(&key, rcode, ede, silent, &lifetimes, now);
+                    count.stored.bump(Stored::Failure);
                 }
-                self.cache.store_failure(ticket.key(), rcode, ede, silent, &lifetimes, now);
-                count.stored.bump(Stored::Failure);
-                for parked in ticket.land() {
+                let (in_time, late): (Vec<_>, Vec<_>) =
+                    ticket.land().into_iter().partition(|it| usable(it.since).is_some());
+                if let Some(entry) = &stale {
+                    let answer = Answer { key: &key, entry, age: 0, lifetimes: &lifetimes, group: &group };
+                    self.answer_stale(turn, &answer, in_time, out);
+                }
+                for parked in late {
                     count.latency.record(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
                     if let Some(length) = compose::failure(&parked.waiter.asker(), rcode, ede, out) {
-                        parked.waiter.answer(&out[..length]);
+                        send(turn, parked.waiter, &out[..length]);
                     }
                 }
                 Vec::new()
@@ -460,13 +467,24 @@ impl<W: Waiter> Resolver<W> {
         }
     }
 
+    /// Sends an entry past its lifetime to everybody in `parked`.
+    fn answer_stale(&self, turn: Turn<'_>, answer: &Answer<'_>, parked: Vec<Parked<W>>, out: &mut [u8]) {
+        for parked in parked {
+            turn.count.latency.record(metrics::Outcome::Stale, turn.now.saturating_duration_since(parked.since));
+            if let Some(length) = self.render_stale(turn, answer, &parked.waiter.asker(), parked.want, out) {
+                send(turn, parked.waiter, &out[..length]);
+            }
+        }
+    }
+
+    /// Sends an entry to everybody in `parked`; what comes back must be flown next.
     fn answer_fresh(
         &self,
         turn: Turn<'_>,
-        arrived: &Arrived<'_>,
+        answer: &Answer<'_>,
         parked: Vec<Parked<W>>,
         out: &mut [u8],
-    ) -> Vec<Box<Flight<W>>> {
+    ) -> Vec<Flight<W>> {
         let mut follow = Vec::new();
         for parked in parked {
             let waited = turn.now.saturating_duration_since(parked.since);
@@ -476,12 +494,12 @@ impl<W: Waiter> Resolver<W> {
                 continue;
             }
             let asker = parked.waiter.asker();
-            match render(arrived.entry, &asker, parked.want, TtlRule::Age(0), arrived.lifetimes, out) {
+            match render(answer.entry, &asker, parked.want, TtlRule::Age(answer.age), answer.lifetimes, out) {
                 Rendered::Reply(length) => {
                     turn.count.latency.record(metrics::Outcome::Miss, waited);
-                    parked.waiter.answer(&out[..length]);
+                    send(turn, parked.waiter, &out[..length]);
                 }
-                Rendered::AskItself => follow.extend(self.follow(turn, arrived, parked, out)),
+                Rendered::AskItself => follow.extend(self.follow(turn, answer, parked, out)),
                 Rendered::TooSmall => {}
             }
         }
@@ -489,35 +507,30 @@ impl<W: Waiter> Resolver<W> {
     }
 
     /// A has no address, so the AAAA question that waited for it is asked itself (strip-if-a).
-    fn follow(
-        &self,
-        turn: Turn<'_>,
-        arrived: &Arrived<'_>,
-        parked: Parked<W>,
-        out: &mut [u8],
-    ) -> Option<Box<Flight<W>>> {
+    fn follow(&self, turn: Turn<'_>, answer: &Answer<'_>, parked: Parked<W>, out: &mut [u8]) -> Option<Flight<W>> {
         let Parked { waiter, client, since, .. } = parked;
         // The asker borrows the waiter, which is parked meanwhile: the passage gets a copy of the question.
         let (question, asker) = (waiter.asker().question.to_vec(), waiter.asker());
         let asker = Asker { question: &question, ..asker };
-        let Arrived { key, lifetimes, group, .. } = *arrived;
+        let Answer { key, lifetimes, group, .. } = *answer;
         let passage = Passage { turn, asker, client, lifetimes, group, since };
         let mut waiter = Some(waiter);
         let park = || waiter.take().expect("route calls its closure once");
-        match self.route(&passage, &key.with_type(Type::AAAA), Want::Itself, park, out) {
+        let errand = Errand { key: &key.with_type(Type::AAAA), want: Want::Itself };
+        match self.route(&passage, errand, park, out) {
             Step::Reply(length) => {
                 if let Some(waiter) = waiter {
-                    waiter.answer(&out[..length]);
+                    send(turn, waiter, &out[..length]);
                 }
                 None
             }
             Step::ReplyAndLaunch(length, flight) => {
                 if let Some(waiter) = waiter {
-                    waiter.answer(&out[..length]);
+                    send(turn, waiter, &out[..length]);
                 }
-                Some(flight)
+                Some(*flight)
             }
-            Step::Launch(flight) => Some(flight),
+            Step::Launch(flight) => Some(*flight),
             Step::Drop(_) | Step::Parked => None,
         }
     }
@@ -526,6 +539,28 @@ impl<W: Waiter> Resolver<W> {
 // === impl Flight ===
 
 impl<W> Flight<W> {
+    fn new(
+        at: &Passage<'_>,
+        ticket: Ticket<Parked<W>>,
+        stale: Option<Arc<Entry>>,
+        lapses_at: Option<Instant>,
+        place: Option<Place>,
+        pace: Pace,
+    ) -> Self {
+        at.turn.count.flights_launched.bump();
+        Self {
+            ticket,
+            group: Arc::clone(at.group),
+            lifetimes: *at.lifetimes,
+            stale,
+            lapses_at,
+            started: at.since,
+            pace,
+            recheck: at.turn.active.plan.cache.recheck,
+            _place: place,
+        }
+    }
+
     /// The question to ask.
     pub fn key(&self) -> &Key {
         self.ticket.key()
@@ -537,22 +572,10 @@ impl<W> Flight<W> {
     }
 }
 
-/// Sends `entry`, past its lifetime, to everybody in `parked`.
-fn answer_stale<W: Waiter>(
-    turn: Turn<'_>,
-    parked: Vec<Parked<W>>,
-    entry: &Entry,
-    lifetimes: &Lifetimes,
-    out: &mut [u8],
-) {
-    let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
-    for parked in parked {
-        turn.count.stale_answers.bump();
-        turn.count.latency.record(metrics::Outcome::Stale, turn.now.saturating_duration_since(parked.since));
-        if let Rendered::Reply(length) = render(entry, &parked.waiter.asker(), parked.want, stale, lifetimes, out) {
-            parked.waiter.answer(&out[..length]);
-        }
-    }
+/// Sends a reply to one who waited, and counts it.
+fn send<W: Waiter>(turn: Turn<'_>, waiter: W, reply: &[u8]) {
+    turn.count.count_reply(reply);
+    waiter.answer(reply);
 }
 
 /// What came of writing an answer.
@@ -564,7 +587,14 @@ enum Rendered {
 }
 
 /// Writes `entry` as the answer to `asker`.
-fn render(entry: &Entry, asker: &Asker<'_>, want: Want, ttl: TtlRule, lifetimes: &Lifetimes, out: &mut [u8]) -> Rendered {
+fn render(
+    entry: &Entry,
+    asker: &Asker<'_>,
+    want: Want,
+    ttl: TtlRule,
+    lifetimes: &Lifetimes,
+    out: &mut [u8],
+) -> Rendered {
     let stored = entry.stored();
     let stale = matches!(ttl, TtlRule::Stale { .. }).then_some(match entry.rcode() {
         Rcode::NXDOMAIN => Ede::STALE_NXDOMAIN,
@@ -622,13 +652,6 @@ fn fail<W>(asker: &Asker<'_>, rcode: Rcode, ede: Option<Ede>, out: &mut [u8]) ->
     compose::failure(asker, rcode, ede, out).map_or(Step::Drop(Dropped::Malformed), Step::Reply)
 }
 
-fn reply_or_drop<W>(rendered: Rendered) -> Step<W> {
-    match rendered {
-        Rendered::Reply(length) => Step::Reply(length),
-        Rendered::AskItself | Rendered::TooSmall => Step::Drop(Dropped::Malformed),
-    }
-}
-
 fn not_stored(reason: NotCacheable) -> NotStored {
     match reason {
         NotCacheable::Failure => NotStored::OwnFailure,
@@ -638,3 +661,6 @@ fn not_stored(reason: NotCacheable) -> NotStored {
         NotCacheable::ZeroTtl => NotStored::TtlZero,
     }
 }
+
+#[cfg(test)]
+mod tests;

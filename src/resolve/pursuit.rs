@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::plan::Protocol;
-use crate::upstream::{Group, Outstanding, Server};
+use crate::upstream::{Group, Outstanding, Plain, Server};
 use crate::wire::{Ede, Kind, Rcode, Response};
 
 /// Time for everything; below the 5 s after which glibc asks again.
@@ -101,7 +101,7 @@ pub enum Edns {
 /// What the driver shall do.
 #[derive(Debug)]
 pub enum Order {
-    /// Send the question; a try seen before is sent again, the same octets on the same socket.
+    /// Send the question; a try seen before is sent again, under a new ID from another port, the earlier ones still open.
     Ask { attempt: usize, server: SocketAddr, via: Via, edns: Edns },
     /// The pursuit is over.
     Land(Landing),
@@ -125,7 +125,11 @@ pub enum Event {
 pub enum Landing {
     Answer(Box<Response>),
     /// `silent`: no server said anything.
-    Failure { rcode: Rcode, ede: Option<Ede>, silent: bool },
+    Failure {
+        rcode: Rcode,
+        ede: Option<Ede>,
+        silent: bool,
+    },
 }
 
 impl Pursuit {
@@ -246,11 +250,17 @@ impl Pursuit {
             Kind::Referral => self.fail(attempt, Rcode::SERVFAIL, now),
             Kind::Answer | Kind::NoData { .. } | Kind::NxDomain { .. } => {
                 if edns == Edns::Without && !server.knows_edns() && !self.group.is_plain(&server, now) {
-                    self.group.note_plain(&server, now);
+                    self.group.note_plain(&server, self.why_plain(&server), now);
                 }
                 self.landed = Some(Landing::Answer(response));
             }
         }
+    }
+
+    /// Whether `server` was asked without EDNS because it said so, or because it said nothing.
+    fn why_plain(&self, server: &Server) -> Plain {
+        let refused = |it: &Try| it.server.address == server.address && it.state == State::Superseded;
+        if self.tries.iter().any(refused) { Plain::Refused } else { Plain::Silent }
     }
 
     fn fail(&mut self, attempt: usize, rcode: Rcode, now: Instant) {
@@ -276,7 +286,16 @@ impl Pursuit {
 
     fn add(&mut self, server: Arc<Server>, via: Via, edns: Edns, now: Instant) -> usize {
         let outstanding = Some(server.begin());
-        self.tries.push(Try { server, via, edns, state: State::Waiting, last_sent: now, sends: 0, overdue: false, outstanding });
+        self.tries.push(Try {
+            server,
+            via,
+            edns,
+            state: State::Waiting,
+            last_sent: now,
+            sends: 0,
+            overdue: false,
+            outstanding,
+        });
         self.tries.len() - 1
     }
 
@@ -290,7 +309,8 @@ impl Pursuit {
         self.next_send = now
             + match self.pace {
                 Pace::Idle => IDLE_RETRY,
-                Pace::Urgent if self.sends == 1 => FIRST_RETRY,
+                // A server asked for the first time may be slow, whoever was asked before it.
+                Pace::Urgent if it.sends == 1 => FIRST_RETRY,
                 Pace::Urgent if self.sends < QUICK_SENDS => usual,
                 Pace::Urgent => FIRST_RETRY,
             };

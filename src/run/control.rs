@@ -26,10 +26,13 @@ use crate::upstream::Health;
 /// What the process around the agent provides.
 pub struct Host {
     /// Reads the configuration again.
-    pub load: Box<dyn Fn() -> Result<Plan, String> + Send + Sync>,
+    pub load: Box<Load>,
     /// Sets the log level.
-    pub set_log_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub set_log_level: Box<SetLevel>,
 }
+
+type Load = dyn Fn() -> Result<Plan, String> + Send + Sync;
+type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl Default for Host {
     fn default() -> Self {
@@ -47,10 +50,10 @@ const PROBE_PORTS: usize = 16;
 pub(super) fn run(
     inner: &Arc<Inner>,
     host: Arc<Host>,
-    own: Vec<SocketAddr>,
+    own: &[SocketAddr],
     mut plans: watch::Receiver<Arc<Active>>,
     mut stopping: watch::Receiver<bool>,
-    ready: mpsc::Sender<()>,
+    ready: &mpsc::Sender<()>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -68,8 +71,8 @@ pub(super) fn run(
         serve_endpoints(inner, host);
         let mut follow = JoinSet::new();
         let active = plans.borrow_and_update().clone();
-        follow_members(&mut follow, &active, &own);
-        drop(ready.send(()));
+        follow_members(inner, &mut follow, &active, own);
+        let _ = ready.send(());
         loop {
             tokio::select! {
                 changed = plans.changed() => {
@@ -78,7 +81,7 @@ pub(super) fn run(
                     }
                     let active = plans.borrow_and_update().clone();
                     follow.shutdown().await;
-                    follow_members(&mut follow, &active, &own);
+                    follow_members(inner, &mut follow, &active, own);
                 }
                 _ = stopping.wait_for(|stop| *stop) => break,
             }
@@ -87,14 +90,15 @@ pub(super) fn run(
 }
 
 /// Keeps every group's members up to date.
-fn follow_members(tasks: &mut JoinSet<()>, active: &Arc<Active>, own: &[SocketAddr]) {
+fn follow_members(inner: &Arc<Inner>, tasks: &mut JoinSet<()>, active: &Arc<Active>, own: &[SocketAddr]) {
     for (index, group) in active.upstreams.iter().enumerate() {
-        let (active, group, own) = (Arc::clone(active), Arc::clone(group), own.to_vec());
+        let (inner, active, group, own) = (Arc::clone(inner), Arc::clone(active), Arc::clone(group), own.to_vec());
         tasks.spawn_local(async move {
             let name = group.name.clone();
             let set = |addresses: Vec<SocketAddr>| {
                 tracing::debug!(upstream = name, servers = ?addresses, "members");
                 group.set_servers(&addresses);
+                inner.adapt_node();
             };
             let report = |event: discover::DiscoverEvent| {
                 tracing::warn!(upstream = name, reason = event.label(), "{event}");
@@ -121,10 +125,11 @@ fn serve_endpoints(inner: &Arc<Inner>, host: Arc<Host>) {
         serve(address, "health", Site::Health(Readiness::new(move || inner.missing())));
     }
     if let Some(address) = http.debug {
-        let (upstreams, plan) = (Arc::clone(inner), Arc::clone(inner));
+        let (upstreams, plan, node) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
         let debug = Debug {
             cache: dump(inner),
             upstreams: Box::new(move || show_upstreams(&upstreams.shared.active.load())),
+            node: Box::new(move || node.node.get().map_or(serde_json::Value::Null, super::node::Link::show)),
             plan: Box::new(move || json!(format!("{:#?}", plan.shared.active.load().plan).lines().collect::<Vec<_>>())),
         };
         serve(address, "debug", Site::Debug(debug));

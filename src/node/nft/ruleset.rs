@@ -1,0 +1,215 @@
+//! The rules as they are to be: two tables that outlive us, one that does not.
+//!
+//! An untracked packet meets no NAT, so it reaches our socket; a tracked one is kube-proxy's. Whether a packet is left
+//! untracked is asked for every packet: is the lease alive, and is a socket bound to that very address and port?
+//!
+//! TCP: `socket wildcard 0` on every segment would refuse every connection, since the handshake's third packet meets a
+//! request socket; so it is asked of the SYN alone. In the output hook `socket` sees the sender's socket, not ours, so what
+//! the host itself sends is caught by a table the kernel removes with our netlink socket.
+//!
+//! Read first: the design's interception.md, nft(8).
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::expression::{
+    Datatype, End, Expressions, Transport, address_in, address_one_of, first_segment, notrack, port, socket_any,
+    socket_bound,
+};
+use super::table::{Chain, Hook, Kind, Rule, Set, Table};
+use super::{Batch, Family, Found, HOST, LEASED4, LEASED6, PODS, fallback, guard};
+use crate::plan::Prefix;
+
+/// Before connection tracking (`NF_IP_PRI_RAW`).
+const RAW: i32 = -300;
+
+/// What the rules are made from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rules {
+    /// The addresses we serve on this node; at least one.
+    pub addresses: Vec<IpAddr>,
+    /// The port DNS is served on.
+    pub port: u16,
+    /// TCP endpoints of ours on those addresses: health, metrics.
+    pub health: Vec<SocketAddr>,
+    /// Addresses nobody else answers for, and who does while we do not: DNS servers of the same family. No servers: no
+    /// rule, the queries meet no socket.
+    pub fallback: Vec<(IpAddr, Vec<SocketAddr>)>,
+    /// Who may reach our addresses over an uplink.
+    pub allow: Vec<Prefix>,
+    /// Names of the interfaces that hold a default route.
+    pub uplinks: Vec<String>,
+    /// Whether the kernel can look for our socket; without it the lease alone decides.
+    pub socket_match: bool,
+    /// Whether the kernel knows tables with an owner; without them the lease alone decides for what the host sends.
+    pub owner_flag: bool,
+}
+
+/// The tables that follow from [`Rules`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ruleset {
+    tables: Vec<Table>,
+}
+
+/// Every table that is or was ours.
+pub(crate) const OURS: [(Family, &str); 3] = [(Family::Inet, PODS), (Family::Inet, HOST), (Family::Arp, PODS)];
+
+impl Ruleset {
+    /// The tables for these rules.
+    pub fn new(rules: &Rules) -> Self {
+        Self { tables: [Some(pods(rules)), Some(host(rules)), guard::arp(rules)].into_iter().flatten().collect() }
+    }
+
+    /// The least that makes the host's tables these: nothing if they are, new rules for some chains, or new tables. The
+    /// leases of a new table are gone; add [`lease`](super::lease) behind it. A table that another living socket owns is
+    /// left out, or the kernel would refuse everything; [`Self::differences`] names it.
+    pub fn repair(&self, found: &Found) -> Batch {
+        let mut batch = Batch::new();
+        for table in &self.tables {
+            table.repair(found, &mut batch);
+        }
+        for (family, name) in self.unwanted(found) {
+            batch.delete_table(family, name);
+        }
+        batch
+    }
+
+    /// What is not as we made it, in words; empty if everything is.
+    pub fn differences(&self, found: &Found) -> Vec<String> {
+        let mut all: Vec<String> = self.tables.iter().flat_map(|table| table.differences(found)).collect();
+        all.extend(self.unwanted(found).map(|(family, name)| format!("table {family} {name} is not wanted")));
+        all
+    }
+
+    /// The tables ([`PODS`], [`HOST`]) a lease can be taken in once the repair is done: those that are no other socket's.
+    pub fn leasable(&self, found: &Found) -> Vec<&'static str> {
+        let free = self.tables.iter().filter(|table| !table.sets.is_empty() && !table.is_anothers(found));
+        free.map(|table| table.name).collect()
+    }
+
+    /// Tables of ours on the host that these rules do without.
+    fn unwanted<'a>(&'a self, found: &'a Found) -> impl Iterator<Item = (Family, &'static str)> + 'a {
+        OURS.into_iter().filter(|(family, name)| {
+            let wanted = self.tables.iter().any(|table| table.family == *family && table.name == *name);
+            !wanted && found.tables.iter().any(|table| table.family == *family && table.name == *name)
+        })
+    }
+}
+
+/// Removes every table of ours; no error if there are none. The rules in `ip filter` are
+/// [`remove_from_filter`](super::remove_from_filter)'s.
+pub fn remove_everything() -> Batch {
+    let mut batch = Batch::new();
+    for (family, name) in OURS {
+        batch.delete_table(family, name);
+    }
+    batch
+}
+
+impl Rules {
+    /// The addresses of one family.
+    pub(crate) fn of_family(&self, v4: bool) -> Vec<IpAddr> {
+        self.addresses.iter().copied().filter(|address| address.is_ipv4() == v4).collect()
+    }
+
+    /// The families we have addresses of (`true`: IPv4), each with the addresses.
+    pub(crate) fn families(&self) -> impl Iterator<Item = (bool, Vec<IpAddr>)> + '_ {
+        [true, false].into_iter().map(|v4| (v4, self.of_family(v4))).filter(|(_, addresses)| !addresses.is_empty())
+    }
+}
+
+/// Both sets, whether or not there are addresses: a lease must always find them.
+fn leased() -> Vec<Set> {
+    vec![
+        Set { name: LEASED4, key: Datatype::Ipv4, timeout: true },
+        Set { name: LEASED6, key: Datatype::Ipv6, timeout: true },
+    ]
+}
+
+/// The table that outlives us.
+fn pods(rules: &Rules) -> Table {
+    let mut chains = vec![
+        Chain::base("prerouting", Kind::Filter, Hook::Prerouting, RAW, intercept_pods(rules)),
+        Chain::base("output", Kind::Filter, Hook::Output, RAW, replies(rules)),
+    ];
+    chains.extend(fallback::chains(rules));
+    chains.extend(guard::chains(rules));
+    Table { family: Family::Inet, name: PODS, owner: false, sets: leased(), chains }
+}
+
+/// The table that goes with our socket.
+fn host(rules: &Rules) -> Table {
+    let mut intercept = Vec::new();
+    for (v4, _) in rules.families() {
+        for transport in Transport::BOTH {
+            let what = leased_port(v4, transport, rules.port);
+            intercept.push(Rule::new(format!("host {}", transport.word()), and(what, [notrack()])));
+        }
+    }
+    Table {
+        family: Family::Inet,
+        name: HOST,
+        owner: rules.owner_flag,
+        sets: leased(),
+        chains: vec![Chain::base("output", Kind::Filter, Hook::Output, RAW, intercept)],
+    }
+}
+
+/// `ip daddr @leased4 udp dport 53`.
+fn leased_port(v4: bool, transport: Transport, number: u16) -> Expressions {
+    let set = if v4 { LEASED4 } else { LEASED6 };
+    and(address_in(End::Destination, v4, set), port(transport, End::Destination, number))
+}
+
+/// What pods send us is left untracked while we lease the address and listen.
+fn intercept_pods(rules: &Rules) -> Vec<Rule> {
+    let mut all = Vec::new();
+    for (v4, _) in rules.families() {
+        let udp = || leased_port(v4, Transport::Udp, rules.port);
+        let tcp = || leased_port(v4, Transport::Tcp, rules.port);
+        if rules.socket_match {
+            all.push(Rule::new("pods udp", and(and(udp(), socket_bound()), [notrack()])));
+            let first = and(and(tcp(), first_segment(true)), socket_bound());
+            all.push(Rule::new("pods tcp, first segment", and(first, [notrack()])));
+            let rest = and(and(tcp(), first_segment(false)), socket_any());
+            all.push(Rule::new("pods tcp", and(rest, [notrack()])));
+        } else {
+            all.push(Rule::new("pods udp", and(udp(), [notrack()])));
+            all.push(Rule::new("pods tcp", and(tcp(), [notrack()])));
+        }
+    }
+    for endpoint in &rules.health {
+        all.push(Rule::new("health", and(endpoint_port(*endpoint, End::Destination), [notrack()])));
+    }
+    all
+}
+
+/// What we send is left untracked by its address, lease or none: what was in flight when a lease ended must not leave an
+/// entry behind that holds a client on a dead socket. And the health endpoint, both ways.
+fn replies(rules: &Rules) -> Vec<Rule> {
+    let mut all = Vec::new();
+    for (_, addresses) in rules.families() {
+        for transport in Transport::BOTH {
+            let from = and(address_one_of(End::Source, &addresses), port(transport, End::Source, rules.port));
+            all.push(Rule::new(format!("replies {}", transport.word()), and(from, [notrack()])));
+        }
+    }
+    for endpoint in &rules.health {
+        all.push(Rule::new("health replies", and(endpoint_port(*endpoint, End::Source), [notrack()])));
+        all.push(Rule::new("health from the host", and(endpoint_port(*endpoint, End::Destination), [notrack()])));
+    }
+    all
+}
+
+/// `ip daddr 169.254.20.10 tcp dport 8080`.
+pub(crate) fn endpoint_port(endpoint: SocketAddr, end: End) -> Expressions {
+    and(address_one_of(end, &[endpoint.ip()]), port(Transport::Tcp, end, endpoint.port()))
+}
+
+/// The expressions of a rule, added up.
+pub(crate) fn and(
+    mut first: Expressions,
+    more: impl IntoIterator<Item = super::expression::Expression>,
+) -> Expressions {
+    first.extend(more);
+    first
+}
