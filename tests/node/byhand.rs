@@ -1,0 +1,144 @@
+//! The whole rule set of the design, written by hand around a server of ours: what the agent's must be able to do.
+//!
+//! One thing differs from its sketch in interception.md: TCP segments follow the connection, not the lease. A SYN that
+//! is let through to us is remembered, and the rest of its connection follows it, whoever has the lease by then.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::eye;
+use crate::life::Clients;
+use crate::stage::servers::Server;
+use crate::stage::{CLUSTER_IPS, Flavour, OWN_IPS, Servers, Stage, endpoints_of};
+use crate::stream::{Load, Transport, for_a_while};
+
+fn all() -> Vec<IpAddr> {
+    [CLUSTER_IPS, OWN_IPS].concat()
+}
+
+/// Both tables without the lease. `FAMILY`, `N`, `OURS` and `OWN` are filled in for each family.
+const TABLES: &str = "
+add set inet nodens leasedN { type ipvN_addr; flags timeout; }
+add set inet nodens flowsN { type ipvN_addr . inet_service . ipvN_addr; flags dynamic, timeout; timeout 60s; size 65536; }
+add chain inet nodens tcpN
+add rule inet nodens prerouting FAMILY daddr @leasedN udp dport 53 socket wildcard 0 notrack
+add rule inet nodens prerouting FAMILY daddr { OURS } tcp dport 53 jump tcpN
+add rule inet nodens tcpN tcp flags & (syn | ack) != syn FAMILY saddr . tcp sport . FAMILY daddr @flowsN notrack return
+add rule inet nodens tcpN tcp flags & (syn | ack) != syn return
+add rule inet nodens tcpN delete @flowsN { FAMILY saddr . tcp sport . FAMILY daddr }
+add rule inet nodens tcpN FAMILY daddr @leasedN socket wildcard 0 add @flowsN { FAMILY saddr . tcp sport . FAMILY daddr } notrack
+add rule inet nodens output FAMILY saddr { OURS } udp sport 53 notrack
+add rule inet nodens output FAMILY saddr { OURS } tcp sport 53 notrack
+add rule inet nodens nat_prerouting FAMILY daddr OWN udp dport 53 dnat FAMILY to numgen random mod 3 map { ENDPOINTS }
+add rule inet nodens nat_prerouting FAMILY daddr OWN tcp dport 53 dnat FAMILY to numgen random mod 3 map { ENDPOINTS }
+add rule inet nodens nat_output FAMILY daddr OWN udp dport 53 meta mark set meta mark or 0x20000000 dnat FAMILY to numgen random mod 3 map { ENDPOINTS }
+add rule inet nodens nat_output FAMILY daddr OWN tcp dport 53 meta mark set meta mark or 0x20000000 dnat FAMILY to numgen random mod 3 map { ENDPOINTS }
+
+add set inet nodens_host leasedN { type ipvN_addr; flags timeout; }
+add set inet nodens_host flowsN { type ipvN_addr . inet_service . ipvN_addr; flags dynamic, timeout; timeout 60s; size 65536; }
+add chain inet nodens_host tcpN
+add rule inet nodens_host output FAMILY daddr @leasedN udp dport 53 notrack
+add rule inet nodens_host output FAMILY daddr { OURS } tcp dport 53 jump tcpN
+add rule inet nodens_host tcpN tcp flags & (syn | ack) != syn FAMILY saddr . tcp sport . FAMILY daddr @flowsN notrack return
+add rule inet nodens_host tcpN tcp flags & (syn | ack) != syn return
+add rule inet nodens_host tcpN delete @flowsN { FAMILY saddr . tcp sport . FAMILY daddr }
+add rule inet nodens_host tcpN FAMILY daddr @leasedN add @flowsN { FAMILY saddr . tcp sport . FAMILY daddr } notrack
+";
+
+fn rules() -> String {
+    let mut out = String::from(
+        "add table inet nodens
+add chain inet nodens prerouting { type filter hook prerouting priority raw; }
+add chain inet nodens output { type filter hook output priority raw; }
+add chain inet nodens nat_prerouting { type nat hook prerouting priority dstnat - 1; }
+add chain inet nodens nat_output { type nat hook output priority -101; }
+add chain inet nodens nat_postrouting { type nat hook postrouting priority srcnat - 1; }
+add rule inet nodens nat_postrouting meta mark & 0x20000000 == 0x20000000 masquerade
+add table inet nodens_host
+add chain inet nodens_host output { type filter hook output priority raw; }
+",
+    );
+    for (cluster, own) in CLUSTER_IPS.into_iter().zip(OWN_IPS) {
+        let endpoints: Vec<String> =
+            endpoints_of(own).iter().enumerate().map(|(number, to)| format!("{number} : {}", to.ip())).collect();
+        let (family, number) = if own.is_ipv4() { ("ip", "4") } else { ("ip6", "6") };
+        let filled = TABLES
+            .replace("FAMILY", family)
+            .replace("OURS", &format!("{cluster}, {own}"))
+            .replace("OWN", &own.to_string())
+            .replace("ENDPOINTS", &endpoints.join(", "))
+            .replace("flowsN", &format!("flows{number}"))
+            .replace("leasedN", &format!("leased{number}"))
+            .replace("tcpN", &format!("tcp{number}"))
+            .replace("ipvN", &format!("ipv{number}"));
+        out += &filled;
+    }
+    out
+}
+
+/// Puts all addresses on lease, or takes them off it, in one transaction.
+fn switch(stage: &Stage, verb: &str) {
+    let mut script = String::new();
+    for (table, ip) in
+        ["nodens", "nodens_host"].into_iter().flat_map(|table| all().into_iter().map(move |ip| (table, ip)))
+    {
+        let (set, life) =
+            (if ip.is_ipv4() { "leased4" } else { "leased6" }, if verb == "add" { " timeout 60s" } else { "" });
+        writeln!(script, "{verb} element inet {table} {set} {{ {ip}{life} }}").expect("strings take all");
+    }
+    stage.node.nft(&script);
+}
+
+#[test]
+fn the_rules_switch_both_ways_without_loss() {
+    let Some(stage) = Stage::build(Flavour::Iptables) else { return };
+    for ip in all() {
+        stage.node.ip(&format!("address add {ip} dev lo"));
+    }
+    let servers = all().into_iter().map(|ip| Server { listens: (ip, 53).into(), says: [10, 8, 8, 8].into() });
+    let server = Servers::start(&stage.node, servers.collect());
+    stage.node.nft(&rules());
+    let start = Instant::now();
+    let clients = Clients::start(&stage, &Load::to(&all()).rate(1_000, 200).tcp_pause(Duration::from_millis(20)));
+    for_a_while(Duration::from_millis(300));
+    let mut switches = Vec::new();
+    for _ in 0..5 {
+        let on = Instant::now();
+        switch(&stage, "add");
+        let was_on = Instant::now();
+        for_a_while(Duration::from_millis(200));
+        let off = Instant::now();
+        switch(&stage, "delete");
+        switches.push((on, was_on, off));
+        for_a_while(Duration::from_millis(200));
+    }
+    let counts = clients.stop();
+    for (_, count) in &counts {
+        count.assert_nothing_failed(start);
+        count.before(switches[0].0).assert_all_by_cluster();
+        for (_, was_on, off) in &switches {
+            count.between(*was_on, *off).assert_all_by_agent();
+        }
+    }
+    let by_agent: usize = counts.iter().map(|(_, count)| count.agent().len()).sum();
+    assert_eq!(server.asked(), u64::try_from(by_agent).expect("a count"));
+}
+
+#[test]
+fn the_rules_leave_nothing_tracked() {
+    let Some(stage) = Stage::build(Flavour::Nftables) else { return };
+    for ip in all() {
+        stage.node.ip(&format!("address add {ip} dev lo"));
+    }
+    let servers = all().into_iter().map(|ip| Server { listens: (ip, 53).into(), says: [10, 8, 8, 8].into() });
+    let _servers = Servers::start(&stage.node, servers.collect());
+    stage.node.nft(&rules());
+    switch(&stage, "add");
+    for client in [&stage.pods[0], &stage.node] {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            Load::to(&all()).ask(client, transport, 200).assert_all_by_agent();
+        }
+    }
+    assert_eq!(eye::tracked(&stage.node), [""; 0]);
+}

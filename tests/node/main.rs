@@ -1,0 +1,28 @@
+//! The agent on a node: the real binary between pods, kube-proxy, the cluster's DNS and the LAN, in a kernel's network
+//! namespaces that each test makes for itself.
+//!
+//! Every answer says who gave it, so a stream of questions shows who served whom, when, and what was lost. What the
+//! agent put on the node is read with other people's tools (`eye`). The ids in the comments (L01, X02, …) are the rows
+//! of the acceptance list.
+//!
+//! ```text
+//!   pod1 ──┐                                  ┌── LAN host
+//!          ├── node: nodens, kube-proxy ──────┤
+//!   pod2 ──┘         (as rules)     uplink    └── other node: three cluster DNS pods, a server for `up.test`
+//! ```
+//!
+//! Needs root, `ip`, `nft`, `iptables`, `conntrack` and `setpriv`; says `SKIPPED:` where they are missing.
+//! `NODENS_LOAD=full` asks at the full rate and as often as the acceptance list says.
+
+mod agent;
+mod eye;
+mod stage;
+mod stream;
+
+mod byhand;
+mod death;
+mod exposure;
+mod harness;
+mod life;
+mod modes;
+mod repair;
