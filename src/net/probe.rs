@@ -21,6 +21,8 @@ use crate::wire::{Asker, HEADER, Key, Name, Type, UDP_MIN, compose};
 
 /// Time between two rounds of probes: two chances within the second that counts.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The same while we do not serve: what holds us back may end any moment.
+const IMPATIENT: Duration = Duration::from_millis(20);
 /// Time a worker has to answer a probe; in a round that fails, nothing else is waited for.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -78,7 +80,7 @@ pub fn run(
         if health.note(held_by, Instant::now()) {
             on_turn();
         }
-        if stopped(INTERVAL) {
+        if stopped(if health.is_serving() { INTERVAL } else { IMPATIENT }) {
             return;
         }
     }
