@@ -2,6 +2,8 @@
 //!
 //! Read first: `src/lib.rs` for the floors.
 
+pub mod facts;
+pub mod iptables;
 pub mod link;
 
 #[cfg(test)]
