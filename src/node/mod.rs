@@ -13,6 +13,8 @@
 
 pub mod facts;
 pub mod iptables;
+pub mod facts;
+pub mod iptables;
 pub mod link;
 pub mod nft;
 pub mod plane;
