@@ -501,11 +501,13 @@ fn without_the_right_everything_is_refused_in_plain_words() {
         // a copy of this program that anybody may run
         let folder = tempfile::tempdir_in("/tmp").expect("a folder");
         let program = folder.path().join("tests");
-        std::fs::copy(std::env::current_exe().expect("this program"), &program).expect("a copy");
-        for path in [folder.path(), &program] {
-            let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            std::fs::set_permissions(path, everybody).expect("for everybody");
-        }
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), everybody).expect("for everybody");
+        // copied by another process: were the copy open for writing here, a child some other test starts meanwhile would
+        // keep it open, and it could not be run
+        let mut copy = Command::new("install");
+        copy.args(["-m", "755"]).arg(std::env::current_exe().expect("this program")).arg(&program);
+        assert!(copy.status().expect("install runs").success());
         let name = "node::nft::kernel_tests::without_the_right_everything_is_refused_in_plain_words";
         let mut child = Command::new(&program);
         child.args(["--exact", name]).env(WITHOUT_RIGHTS, "1").current_dir("/").uid(65534).gid(65534);
