@@ -73,8 +73,13 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub enum StartError {
     Listen(ListenError),
+    /// The host refuses what the `node:` block asks for.
+    Node(String),
     Thread(io::Error),
-    Tls { upstream: String, source: TlsError },
+    Tls {
+        upstream: String,
+        source: TlsError,
+    },
 }
 
 /// What a reload cannot change while the agent runs.
@@ -160,7 +165,7 @@ impl Agent {
     fn start_plane(&mut self) -> Result<(), StartError> {
         let active = self.inner.shared.active.load_full();
         let (Some(desired), Some(health)) = (node::desired(&active), self.inner.health.clone()) else { return Ok(()) };
-        let plane = Plane::start(desired, health).map_err(StartError::Thread)?;
+        let plane = Plane::start(desired, health).map_err(StartError::Node)?;
         // Set once: an agent has one plane.
         let _ = self.inner.node.set(node::Link { news: plane.news(), status: plane.status() });
         self.plane = Some(plane);
@@ -358,7 +363,7 @@ fn gauges(shared: &Arc<Shared>, node: &Arc<OnceLock<node::Link>>) -> Gauges {
         }),
         degraded: Reader::series(move |samples| {
             if let Some(link) = degraded.get() {
-                link.status.borrow().degraded.iter().for_each(|it| samples.push(&[it.label], 1.0));
+                link.status.borrow().degraded.iter().for_each(|it| samples.push(&[it.label.label()], 1.0));
             }
         }),
         repairs: Reader::series(move |samples| {
@@ -386,6 +391,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(error) => error.fmt(f),
+            Self::Node(refusal) => f.write_str(refusal),
             Self::Thread(error) => write!(f, "a thread cannot be started: {error}"),
             Self::Tls { upstream, source } => write!(f, "upstream {upstream}: {source}"),
         }

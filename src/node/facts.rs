@@ -81,9 +81,16 @@ pub struct Host {
 impl Host {
     /// Looks at the host. Changes nothing.
     ///
+    /// Looks. The `iptables` programs are started only if `try_iptables`: a fork would share our netlink sockets for a moment.
+    ///
     /// # Errors
     /// If the kernel does not answer; a file that cannot be read counts as empty.
-    pub async fn read(links: &Links, addresses: &[IpAddr]) -> Result<Self, LinkError> {
+    pub async fn read(links: &Links, addresses: &[IpAddr], try_iptables: bool) -> Result<Self, LinkError> {
+        let iptables = if try_iptables {
+            Iptables::open(addresses).map(drop).map_err(|it| it.to_string())
+        } else {
+            Err("the iptables program was not tried".to_owned())
+        };
         Ok(Self {
             status: fs::read_to_string("/proc/self/status").unwrap_or_default(),
             release: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(),
@@ -91,7 +98,7 @@ impl Host {
             pins: pins(Path::new(PINS)),
             // Who may not ask gets a refusal for that reason, see `Facts::net_admin`.
             dummy_driver: links.has_driver().await.unwrap_or(false),
-            iptables: Iptables::open(addresses).map(drop).map_err(|it| it.to_string()),
+            iptables,
         })
     }
 }
@@ -189,7 +196,7 @@ mod tests {
             }
             let links = Links::open().expect("a netlink socket");
             let before = run("ip -o addr") + &run("ip -o link");
-            let mut host = Host::read(&links, &addresses()).await.expect("read");
+            let mut host = Host::read(&links, &addresses(), true).await.expect("read");
             assert_eq!(run("ip -o addr") + &run("ip -o link"), before, "looking changes nothing");
             host.pins.clear();
             check(&Facts::of(host, tried(), &addresses()));

@@ -13,8 +13,6 @@
 
 pub mod facts;
 pub mod iptables;
-pub mod facts;
-pub mod iptables;
 pub mod link;
 pub mod nft;
 pub mod plane;

@@ -20,8 +20,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Desired;
-use super::link::{self, Carrier, Links, Place};
-use super::nft::{self, Feature, HOST, Nft, PODS, Renewal, Rules, Ruleset};
+use super::facts::{Choice, Degraded, Facts, Host, Mode, Tried, Wanted};
+use super::iptables::{Iptables, Ports};
+use super::link::{self, Links, Place};
+use super::nft::{self, Feature, Found, Nft, Renewal, Rules, Ruleset};
 use crate::health::Health;
 use crate::plan::Interception;
 
@@ -30,34 +32,25 @@ use crate::plan::Interception;
 const ADDRESS_LIFETIME: Duration = Duration::from_secs(600);
 /// How often it is renewed.
 const ADDRESS_RENEWAL: Duration = Duration::from_secs(120);
-/// Time between two attempts to set up after one failed.
-const RETRY: Duration = Duration::from_secs(5);
 /// Time the withdrawal may take; the lease lapses by itself if the kernel does not answer.
 const WITHDRAWAL: Duration = Duration::from_secs(2);
 
 /// How it stands, for those who look after the node.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Status {
-    /// Whether we hold the lease.
+    /// Whether the traffic is ours at this moment.
     pub intercepting: bool,
-    /// What we do: `nftables`, `lease only`, `off`; empty before the first set-up.
+    /// How we intercept: the label of [`Mode`].
     pub mode: &'static str,
-    /// What this host lacks: a label for the metric, words for people.
+    /// What this host lacks.
     pub degraded: Vec<Degraded>,
     /// Where the addresses are.
     pub link: String,
     pub addresses: Vec<IpAddr>,
-    /// Times something of ours had been changed by others and was restored: tables, link and addresses.
+    /// Times something of ours had been changed by others and was restored.
     pub repaired: Repaired,
-    /// What keeps us from being set up, while it does.
+    /// What went wrong last, until something goes right.
     pub trouble: Option<String>,
-}
-
-/// A part of the plan that this host cannot have.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Degraded {
-    pub label: &'static str,
-    pub words: String,
 }
 
 /// Repairs, by what was changed.
@@ -67,7 +60,7 @@ pub struct Repaired {
     pub tables: u64,
 }
 
-/// The handle of the running plane. Dropped, it withdraws and ends.
+/// The handle of the running plane. Dropped, it gives the traffic back and ends.
 pub struct Plane {
     commands: mpsc::UnboundedSender<Command>,
     status: watch::Receiver<Status>,
@@ -84,16 +77,34 @@ enum Command {
 }
 
 impl Plane {
-    /// Starts the plane's thread.
+    /// Goes to work on the host: addresses and tables are there when this returns, the traffic is not ours yet.
     ///
     /// # Errors
-    /// If there can be no thread. What the host refuses is no error here: it is tried again, and [`Status`] says so.
-    pub fn start(desired: Desired, health: Arc<Health>) -> std::io::Result<Self> {
+    /// What the host refuses, in one line with the remedy. Nothing was intercepted.
+    pub fn start(desired: Desired, health: Arc<Health>) -> Result<Self, String> {
         let (commands, heard) = mpsc::unbounded_channel();
         let (told, status) = watch::channel(Status::default());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let work = move || runtime.block_on(work(desired, health, heard, told));
-        let thread = std::thread::Builder::new().name("nodens-node".to_owned()).spawn(work)?;
+        let (done, outcome) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("no runtime for the node plane: {error}"))?;
+        let work = move || {
+            runtime.block_on(async {
+                match Presence::set_up(desired, &health, &told).await {
+                    Ok(presence) => {
+                        // Whoever started us waits for this; gone, it has no use for us either.
+                        if done.send(Ok(())).is_ok() {
+                            presence.keep(heard).await;
+                        }
+                    }
+                    Err(refusal) => {
+                        let _ = done.send(Err(refusal));
+                    }
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("nodens-node".to_owned()).spawn(work);
+        let thread = thread.map_err(|error| format!("no thread for the node plane: {error}"))?;
+        outcome.blocking_recv().unwrap_or_else(|_| Err("the node plane panicked".to_owned()))?;
         Ok(Self { commands, status, thread: Some(thread) })
     }
 
@@ -146,117 +157,94 @@ impl News {
     }
 }
 
-/// Sets up, again and again until it works, and keeps at it.
-async fn work(
-    mut desired: Desired,
-    health: Arc<Health>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-    told: watch::Sender<Status>,
-) {
-    loop {
-        match Host::set_up(desired.clone(), &health, &told).await {
-            Ok(host) => return host.keep(commands).await,
-            Err(trouble) => {
-                tracing::error!(%trouble, "no interception: clients of other addresses than ours are not served");
-                told.send_modify(|status| status.trouble = Some(trouble));
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
-            command = commands.recv() => match command {
-                Some(Command::Adapt(new)) => desired = *new,
-                Some(Command::Look) => {}
-                Some(Command::Withdraw(done)) => {
-                    let _ = done.send(());
-                    return;
-                }
-                None => return,
-            },
-        }
-    }
-}
-
-/// What we have on the host.
-struct Host<'a> {
+/// What we are on this host.
+struct Presence<'a> {
     desired: Desired,
     health: &'a Health,
     told: &'a watch::Sender<Status>,
     links: Links,
     place: Place,
-    nft: Nft,
-    /// What the kernel's nf_tables can do.
-    kernel: Kernel,
-    rules: Rules,
+    means: Means,
 }
 
-/// What the kernel's nf_tables can do.
-#[derive(Clone, Copy)]
-struct Kernel {
-    socket_match: bool,
-    owner_flag: bool,
+/// How the traffic becomes ours.
+enum Means {
+    Iptables(Iptables),
+    Nft(Box<Tables>),
+    Nothing,
+}
+
+/// Our tables.
+struct Tables {
+    nft: Nft,
+    rules: Rules,
     renewal: Renewal,
 }
 
-impl<'a> Host<'a> {
-    async fn set_up(desired: Desired, health: &'a Health, told: &'a watch::Sender<Status>) -> Result<Host<'a>, String> {
+/// Whether the tables had to be mended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mended {
+    No,
+    Yes,
+}
+
+impl<'a> Presence<'a> {
+    async fn set_up(
+        mut desired: Desired,
+        health: &'a Health,
+        told: &'a watch::Sender<Status>,
+    ) -> Result<Presence<'a>, String> {
         let links = Links::open().map_err(|error| error.to_string())?;
         let mut nft = Nft::open().map_err(|error| format!("no netlink socket for nf_tables: {error}"))?;
-        nft.can(Feature::Tables).await.map_err(|error| format!("nf_tables cannot be used: {error}"))?;
-        let mut degraded = Vec::new();
-        let mut lacks = |label, words: String| {
-            tracing::warn!(reason = label, "{words}");
-            degraded.push(Degraded { label, words });
+        let tried = try_out(&mut nft).await;
+        let try_iptables = match desired.interception {
+            Interception::Iptables => true,
+            Interception::Auto => tried.nf_tables.is_err(),
+            Interception::Nftables | Interception::Off => false,
         };
-        let socket_match = nft.can(Feature::SocketMatch).await;
-        if let Err(error) = &socket_match {
-            lacks("no_socket_match", format!("after a crash the lease must run out first: {error}"));
+        let host = Host::read(&links, &desired.addresses, try_iptables).await.map_err(|error| error.to_string())?;
+        let facts = Facts::of(host, tried, &desired.addresses);
+        let is_own = |address: &IpAddr| desired.fallback.iter().any(|(own, _)| own == address);
+        let (own, services): (Vec<IpAddr>, Vec<IpAddr>) = desired.addresses.iter().copied().partition(is_own);
+        let interface = &desired.interface;
+        let wanted = Wanted { interception: desired.interception, interface, services: &services, own: &own };
+        let choice = Choice::of(&wanted, &facts).map_err(|refusal| refusal.to_string())?;
+        for it in &choice.degraded {
+            tracing::warn!(reason = it.label.label(), "{}", it.words);
         }
-        let owner_flag = nft.can(Feature::OwnerFlag).await;
-        if let Err(error) = &owner_flag {
-            lacks("no_owner_flag", format!("after a crash host clients wait for the lease: {error}"));
-        }
-        let in_place = nft.renews_in_place().await.map_err(|error| error.to_string())?;
-        let kernel = Kernel {
-            socket_match: socket_match.is_ok(),
-            owner_flag: owner_flag.is_ok(),
-            renewal: if in_place { Renewal::InPlace } else { Renewal::Anew },
-        };
-        let mut desired = desired;
-        for (address, holder) in held_by_ipvs(&links, &desired.addresses).await? {
-            let words = format!("{holder} holds {address}: kube-proxy in IPVS mode answers for it, we do not");
-            lacks("ipvs", words);
-            desired.addresses.retain(|it| *it != address);
-        }
+        desired.addresses.retain(|address| choice.addresses.contains(address));
+        desired.fallback.retain(|(address, _)| choice.addresses.contains(address));
         let place = links.ensure(&desired.interface).await.map_err(|error| error.to_string())?;
-        if place.carrier == Carrier::LoopbackForWantOfDriver {
-            lacks("no_dummy_driver", format!("no `dummy` driver: the addresses are on `{}`", place.name));
-        }
-        let uplinks = links.uplinks().await.map_err(|error| error.to_string())?;
-        let rules = rules(&desired, uplinks, kernel);
+        let means = match choice.mode {
+            Mode::Iptables => Means::Iptables(Iptables::open(&desired.addresses).map_err(|error| error.to_string())?),
+            Mode::LeaseOnly | Mode::Nftables => {
+                let uplinks = links.uplinks().await.map_err(|error| error.to_string())?;
+                let renewal =
+                    if nft.renews_in_place().await.unwrap_or(false) { Renewal::InPlace } else { Renewal::Anew };
+                Means::Nft(Box::new(Tables { nft, rules: rules(&desired, uplinks, &facts), renewal }))
+            }
+            Mode::Off => Means::Nothing,
+        };
         told.send_modify(|status| {
-            status.mode = match (desired.interception, kernel.socket_match) {
-                (Interception::Off, _) => "off",
-                (_, true) => "nftables",
-                (_, false) => "lease only",
-            };
-            status.degraded = degraded;
+            status.mode = choice.mode.label();
+            status.degraded.clone_from(&choice.degraded);
             status.link.clone_from(&place.name);
             status.addresses.clone_from(&desired.addresses);
-            status.trouble = None;
         });
-        let mut host = Self { desired, health, told, links, place, nft, kernel, rules };
-        host.put_addresses().await?;
-        host.put_tables().await?;
-        host.renew().await?;
-        Ok(host)
+        let mut presence = Self { desired, health, told, links, place, means };
+        presence.put_addresses().await?;
+        presence.renew().await?;
+        Ok(presence)
     }
 
     /// Renews, repairs and obeys until the agent ends.
     async fn keep(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
-        let (mut tables, mut links) = match (nft::Events::open(&self.nft), link::Events::open()) {
-            (Ok(tables), Ok(links)) => (tables, links),
-            (Err(error), _) => return self.end(&format!("changes of tables cannot be heard: {error}")),
-            (_, Err(error)) => return self.end(&format!("changes of links cannot be heard: {error}")),
+        let (mut tables, mut links) = match self.listen() {
+            Ok(events) => events,
+            Err(trouble) => {
+                tracing::error!(trouble, "changes by others are not noticed, so nothing is intercepted");
+                return self.told.send_modify(|status| status.trouble = Some(trouble));
+            }
         };
         let mut lease = every(self.desired.lease / 3);
         let mut addresses = every(ADDRESS_RENEWAL);
@@ -274,26 +262,29 @@ impl<'a> Host<'a> {
                 },
                 _ = lease.tick() => self.renew().await,
                 _ = addresses.tick() => self.put_addresses().await,
-                change = tables.changed() => match change {
-                    Ok(change) => self.repair_tables(&change).await,
+                change = next_change(tables.as_mut()) => match change {
+                    Ok(change) => self.on_tables_changed(&change).await,
                     Err(error) => Err(format!("changes of tables cannot be heard: {error}")),
                 },
-                event = links.next() => self.repair_link(&event).await,
+                event = links.next() => self.on_link_changed(&event).await,
             };
             if let Err(trouble) = done {
                 // The lease lapses if this goes on; the next tick tries again.
-                tracing::warn!(%trouble, "the node plane");
-                self.told.send_modify(|status| status.trouble = Some(trouble));
+                let known = self.told.borrow().trouble.as_ref() == Some(&trouble);
+                if !known {
+                    tracing::warn!(%trouble, "the node plane");
+                    self.told.send_modify(|status| status.trouble = Some(trouble));
+                }
             }
         }
     }
 
-    fn end(self, trouble: &str) {
-        tracing::error!(trouble, "the node plane ends; what is intercepted goes back to the cluster DNS");
-        self.told.send_modify(|status| {
-            status.intercepting = false;
-            status.trouble = Some(trouble.to_owned());
-        });
+    fn listen(&self) -> Result<(Option<nft::Events>, link::Events), String> {
+        let tables = match &self.means {
+            Means::Nft(tables) => Some(nft::Events::open(&tables.nft).map_err(|error| error.to_string())?),
+            Means::Iptables(_) | Means::Nothing => None,
+        };
+        Ok((tables, link::Events::open().map_err(|error| error.to_string())?))
     }
 
     async fn put_addresses(&mut self) -> Result<(), String> {
@@ -303,107 +294,147 @@ impl<'a> Host<'a> {
         self.links.sweep(keep).await.map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Makes the tables what they are to be, with the lease in the same transaction: never a moment without it.
-    async fn put_tables(&mut self) -> Result<bool, String> {
-        if self.desired.interception == Interception::Off {
-            return Ok(false);
-        }
-        let found = self.nft.observe().await.map_err(|error| error.to_string())?;
-        let mut batch = Ruleset::new(&self.rules).repair(&found).then(nft::accept_in_filter(&found, &self.rules));
-        if batch.is_empty() {
-            return Ok(false);
-        }
-        if self.may_intercept() {
-            batch = batch.then(self.lease(Renewal::Anew));
-        }
-        self.nft.commit(&batch).await.map_err(|error| error.to_string())?;
-        Ok(true)
-    }
-
-    fn may_intercept(&self) -> bool {
-        self.health.is_serving() && self.desired.interception != Interception::Off
-    }
-
-    /// Renews the lease while we are healthy; gives it back when we are not.
+    /// Mends the tables, and renews the lease in the same transaction while we are healthy; gives it back when we are not.
     async fn renew(&mut self) -> Result<(), String> {
+        let serving = self.health.is_serving();
         let held = self.told.borrow().intercepting;
-        if !self.may_intercept() {
-            if held {
-                self.give_back().await?;
-                tracing::warn!("lease given back: the cluster DNS answers");
+        let addresses = &self.desired.addresses;
+        match &mut self.means {
+            Means::Nothing => return Ok(()),
+            Means::Nft(tables) => {
+                let mended = tables.renew(serving.then_some((&addresses[..], self.desired.lease)), held).await?;
+                if mended == Mended::Yes && held {
+                    self.told.send_modify(|status| status.repaired.tables += 1);
+                    tracing::warn!("our tables had been changed by somebody and are restored");
+                }
             }
-            return Ok(());
+            Means::Iptables(iptables) if serving => {
+                let health = self.desired.health.iter().map(std::net::SocketAddr::port).collect();
+                let ports = Ports { dns: self.desired.port, health };
+                iptables.ensure(addresses, &ports).map_err(|error| error.to_string())?;
+            }
+            Means::Iptables(iptables) => {
+                iptables.remove().map_err(|error| error.to_string())?;
+            }
         }
-        let renewal = if held { self.kernel.renewal } else { Renewal::Anew };
-        self.nft.commit(&self.lease(renewal)).await.map_err(|error| error.to_string())?;
-        if !held {
-            tracing::info!(addresses = ?self.desired.addresses, link = self.place.name, "intercepting");
+        if serving != held {
+            if serving {
+                tracing::info!(addresses = ?self.desired.addresses, link = self.place.name, "intercepting");
+            } else {
+                tracing::warn!("the traffic is given back: the cluster DNS answers");
+            }
         }
         self.told.send_modify(|status| {
-            status.intercepting = true;
+            status.intercepting = serving;
             status.trouble = None;
         });
         Ok(())
     }
 
-    fn lease(&self, renewal: Renewal) -> nft::Batch {
-        nft::lease(&[PODS, HOST], &self.desired.addresses, self.desired.lease, renewal)
-    }
-
-    async fn give_back(&mut self) -> Result<(), String> {
-        let batch = nft::withdraw(&[PODS, HOST]);
-        self.told.send_modify(|status| status.intercepting = false);
-        self.nft.commit(&batch).await.map_err(|error| error.to_string())
-    }
-
     async fn withdraw(&mut self) {
-        if !self.told.borrow().intercepting {
-            return;
-        }
-        match tokio::time::timeout(WITHDRAWAL, self.give_back()).await {
-            Ok(Ok(())) => tracing::info!("lease given back"),
-            Ok(Err(trouble)) => tracing::warn!(%trouble, "the lease could not be given back; it lapses"),
-            Err(_) => tracing::warn!("the kernel does not answer; the lease lapses"),
+        self.told.send_modify(|status| status.intercepting = false);
+        let given_back = match &mut self.means {
+            Means::Nothing => Ok(()),
+            Means::Iptables(iptables) => iptables.remove().map(|_| ()).map_err(|error| error.to_string()),
+            Means::Nft(tables) => match tokio::time::timeout(WITHDRAWAL, tables.give_back()).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err("the kernel does not answer".to_owned()),
+            },
+        };
+        match given_back {
+            Ok(()) => tracing::info!("the traffic is given back"),
+            Err(trouble) => tracing::warn!(%trouble, "the traffic could not be given back; the lease lapses"),
         }
     }
 
     /// Other servers, addresses or limits: the least that differs is written.
     async fn adapt(&mut self, desired: Desired) -> Result<(), String> {
-        // Interface and interception mode are the start's; the rest follows at once.
-        self.desired.fallback = desired.fallback;
+        // The link, the addresses and the means are the start's; the rest follows at once.
+        let chosen = |(address, _): &(IpAddr, _)| self.desired.addresses.contains(address);
+        self.desired.fallback = desired.fallback.into_iter().filter(chosen).collect();
         self.desired.allow = desired.allow;
         self.desired.lease = desired.lease;
-        self.rules = rules(&self.desired, std::mem::take(&mut self.rules.uplinks), self.kernel);
-        self.put_tables().await.map(|_| ())
-    }
-
-    async fn repair_tables(&mut self, change: &nft::Change) -> Result<(), String> {
-        if self.put_tables().await? {
-            self.told.send_modify(|status| status.repaired.tables += 1);
-            tracing::warn!(?change, "our tables had been changed and are restored");
+        if let Means::Nft(tables) = &mut self.means {
+            tables.rules.fallback.clone_from(&self.desired.fallback);
+            tables.rules.allow.clone_from(&self.desired.allow);
+            tables.mend().await?;
         }
         Ok(())
     }
 
-    async fn repair_link(&mut self, event: &link::Event) -> Result<(), String> {
+    async fn on_tables_changed(&mut self, change: &nft::Change) -> Result<(), String> {
+        tracing::debug!(?change, "somebody changed tables");
+        self.renew().await
+    }
+
+    async fn on_link_changed(&mut self, event: &link::Event) -> Result<(), String> {
         let observed = self.links.observe(&self.place.name).await.map_err(|error| error.to_string())?;
         let has = |address: &IpAddr| observed.iter().any(|link| link.addresses.iter().any(|it| it.address == *address));
         if observed.as_ref().is_none_or(|link| !link.up) || !self.desired.addresses.iter().all(has) {
             self.place = self.links.ensure(&self.desired.interface).await.map_err(|error| error.to_string())?;
             self.put_addresses().await?;
             self.told.send_modify(|status| status.repaired.link += 1);
-            tracing::warn!(?event, "our link or addresses had been changed and are restored");
+            tracing::warn!(?event, "our link or addresses had been changed by somebody and are restored");
         }
-        let uplinks = self.links.uplinks().await.map_err(|error| error.to_string())?;
-        if uplinks != self.rules.uplinks {
-            self.rules.uplinks = uplinks;
-            self.put_tables().await?;
+        if let Means::Nft(tables) = &mut self.means {
+            let uplinks = self.links.uplinks().await.map_err(|error| error.to_string())?;
+            if uplinks != tables.rules.uplinks {
+                tables.rules.uplinks = uplinks;
+                tables.mend().await?;
+            }
         }
         Ok(())
     }
 }
 
-fn rules(desired: &Desired, uplinks: Vec<String>, kernel: Kernel) -> Rules {
+impl Tables {
+    /// Writes what differs from the rules, and the lease with it: one transaction, never a moment without.
+    ///
+    /// `lease`: addresses and time; `None`: whatever is leased is given back.
+    async fn renew(&mut self, lease: Option<(&[IpAddr], Duration)>, held: bool) -> Result<Mended, String> {
+        let found = self.observe().await?;
+        let ruleset = Ruleset::new(&self.rules);
+        let repair = ruleset.repair(&found).then(nft::accept_in_filter(&found, &self.rules));
+        let mended = if repair.is_empty() { Mended::No } else { Mended::Yes };
+        let leasable = ruleset.leasable(&found);
+        let renewal = if held && mended == Mended::No { self.renewal } else { Renewal::Anew };
+        let batch = match lease {
+            Some((addresses, time)) => repair.then(nft::lease(&leasable, addresses, time, renewal)),
+            None if held => repair.then(nft::withdraw(&leasable)),
+            None => repair,
+        };
+        self.nft.commit(&batch).await.map_err(|error| error.to_string())?;
+        Ok(mended)
+    }
+
+    /// Writes what differs from the rules. A lease that a replaced table loses is back with the next renewal.
+    async fn mend(&mut self) -> Result<(), String> {
+        let found = self.observe().await?;
+        let batch = Ruleset::new(&self.rules).repair(&found).then(nft::accept_in_filter(&found, &self.rules));
+        self.nft.commit(&batch).await.map_err(|error| error.to_string())
+    }
+
+    async fn give_back(&mut self) -> Result<(), String> {
+        let found = self.observe().await?;
+        let leasable = Ruleset::new(&self.rules).leasable(&found);
+        self.nft.commit(&nft::withdraw(&leasable)).await.map_err(|error| error.to_string())
+    }
+
+    async fn observe(&mut self) -> Result<Found, String> {
+        self.nft.observe().await.map_err(|error| error.to_string())
+    }
+}
+
+/// What nf_tables can do here, found out by trying.
+async fn try_out(nft: &mut Nft) -> Tried {
+    let nf_tables = nft.can(Feature::Tables).await.map_err(|error| error.to_string());
+    let socket_match = nft.can(Feature::SocketMatch).await.is_ok();
+    let owner_flag = nft.can(Feature::OwnerFlag).await.is_ok();
+    let input_drops = nft.observe().await.is_ok_and(|found| !nft::filter_drops(&found).is_empty());
+    Tried { nf_tables, socket_match, owner_flag, input_drops }
+}
+
+fn rules(desired: &Desired, uplinks: Vec<String>, facts: &Facts) -> Rules {
     Rules {
         addresses: desired.addresses.clone(),
         port: desired.port,
@@ -411,17 +442,16 @@ fn rules(desired: &Desired, uplinks: Vec<String>, kernel: Kernel) -> Rules {
         fallback: desired.fallback.clone(),
         allow: desired.allow.clone(),
         uplinks,
-        socket_match: kernel.socket_match,
-        owner_flag: kernel.owner_flag,
+        socket_match: facts.socket_match,
+        owner_flag: facts.owner_flag,
     }
 }
 
-/// Those of `addresses` that kube-proxy in IPVS mode holds; it answers for them before any of our rules is asked.
-async fn held_by_ipvs(links: &Links, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, String)>, String> {
-    let survey = links.survey().await.map_err(|error| error.to_string())?;
-    let ipvs = survey.iter().filter(|link| link.name == "kube-ipvs0");
-    let held = ipvs.flat_map(|link| link.addresses.iter().map(|it| (it.address, link.name.clone())));
-    Ok(held.filter(|(address, _)| addresses.contains(address)).collect())
+async fn next_change(tables: Option<&mut nft::Events>) -> std::io::Result<nft::Change> {
+    match tables {
+        Some(tables) => tables.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn every(period: Duration) -> Interval {
@@ -445,6 +475,10 @@ pub async fn tear_down() -> Result<Vec<String>, String> {
         None => error.to_string(),
     })?;
     removed.extend(found.tables.iter().map(|table| format!("table {} {}", table.family, table.name)));
+    let rules = Iptables::found().remove().map_err(|error| error.to_string())?;
+    if rules > 0 {
+        removed.push(format!("{rules} iptables rules"));
+    }
     let swept = links.sweep(None).await.map_err(|error| error.to_string())?;
     removed.extend(swept.addresses.iter().map(|(link, address)| format!("address {address} on {link}")));
     removed.extend(swept.links.iter().map(|link| format!("link {link}")));

@@ -29,7 +29,8 @@ impl Link {
     /// Everything about it, for people.
     pub(super) fn show(&self) -> serde_json::Value {
         let status = self.status.borrow();
-        let degraded = status.degraded.iter().map(|it| serde_json::json!({ "reason": it.label, "words": it.words }));
+        let degraded =
+            status.degraded.iter().map(|it| serde_json::json!({ "reason": it.label.label(), "words": it.words }));
         serde_json::json!({
             "intercepting": status.intercepting,
             "mode": status.mode,
