@@ -5,6 +5,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+/// The firewall mark of our own probes, "NODN": the rule set leaves packets with it untracked, lease or not.
+pub const PROBE_MARK: u32 = 0x4e4f_444e;
+
 /// The health of the agent, shared.
 #[derive(Debug)]
 pub struct Health(Mutex<State>);

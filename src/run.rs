@@ -123,8 +123,16 @@ impl Agent {
         let inner = Inner { shared: Arc::clone(&shared), metrics, plans, refused: Mutex::new(None), health, node };
         let inner = Arc::new(inner);
         let host = Arc::new(host);
-        let mut agent =
-            Self { inner, host: Arc::clone(&host), addresses, stop, workers: Vec::new(), control: None, prober: None, plane: None };
+        let mut agent = Self {
+            inner,
+            host: Arc::clone(&host),
+            addresses,
+            stop,
+            workers: Vec::new(),
+            control: None,
+            prober: None,
+            plane: None,
+        };
         let (ready, awaited) = mpsc::channel();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, ready, cells) = (Arc::clone(&shared), ready.clone(), agent.inner.metrics.worker(index));

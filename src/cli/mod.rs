@@ -10,6 +10,7 @@ mod completions;
 mod demo;
 mod man;
 mod run;
+mod teardown;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Command {
     /// Look into the cache of a running agent, or empty it.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Remove everything Nodens ever put on this host.
+    Teardown(teardown::Args),
     /// Print completions for a shell.
     Completions(completions::Args),
     /// Print the manual page, for `man -l -`.
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Cache(command) => cache::execute(&command),
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),
+        Command::Teardown(_) => teardown::execute(),
     };
     exit.into()
 }

@@ -69,7 +69,12 @@ async fn a_large_dump_is_pulled_only_as_fast_as_it_is_read() {
             seen.fetch_add(1, Ordering::Relaxed);
         })
     });
-    let at = start(Site::Debug(Debug { cache, upstreams: Box::new(|| 0.into()), node: Box::new(|| 0.into()), plan: Box::new(|| 0.into()) }));
+    let at = start(Site::Debug(Debug {
+        cache,
+        upstreams: Box::new(|| 0.into()),
+        node: Box::new(|| 0.into()),
+        plan: Box::new(|| 0.into()),
+    }));
     let mut stream = connect(at).await;
     stream.write_all(b"GET /debug/cache HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
     let mut some = vec![0; 64 * 1024];
@@ -202,6 +207,7 @@ fn debug_site(entries: usize) -> Site {
     Site::Debug(Debug {
         cache,
         upstreams: Box::new(|| serde_json::json!([])),
+        node: Box::new(|| serde_json::Value::Null),
         plan: Box::new(|| serde_json::json!({ "zones": 1 })),
     })
 }

@@ -16,13 +16,13 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type as Kind};
 
-use crate::health::Health;
+use crate::health::{Health, PROBE_MARK};
 use crate::wire::{Asker, HEADER, Key, Name, Type, UDP_MIN, compose};
 
-/// The mark of probes, "NODN": the rule set leaves packets with it untracked, lease or not.
-pub const MARK: u32 = 0x4e4f_444e;
 /// Time between two rounds of probes: two chances within the second that counts.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The same while we do not serve: what holds us back may end any moment.
+const IMPATIENT: Duration = Duration::from_millis(20);
 /// Time a worker has to answer a probe; in a round that fails, nothing else is waited for.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -80,7 +80,7 @@ pub fn run(
         if health.note(held_by, Instant::now()) {
             on_turn();
         }
-        if stopped(INTERVAL) {
+        if stopped(if health.is_serving() { INTERVAL } else { IMPATIENT }) {
             return;
         }
     }
@@ -118,7 +118,7 @@ fn ask_tcp(address: SocketAddr, query: &[u8], id: u16) -> io::Result<()> {
 fn socket(address: SocketAddr, kind: Kind, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     // Without the right to mark there is no interception either, and nobody else to be mistaken for.
-    let _ = socket.set_mark(MARK);
+    let _ = socket.set_mark(PROBE_MARK);
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)

@@ -25,6 +25,7 @@
 mod arrival;
 mod events;
 mod message;
+mod seen;
 mod uplinks;
 
 #[cfg(test)]
@@ -43,14 +44,13 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 use tokio::task::JoinHandle;
 
 use arrival::Arrivals;
 pub use events::{Event, Events};
+pub use seen::{Held, Link};
 
 /// The alias of links we made. `ip link show` prints it.
 pub const ALIAS: &str = "nodens";
@@ -421,82 +421,6 @@ pub struct Swept {
     /// Addresses with the links they were on; those on removed links are not repeated here.
     pub addresses: Vec<(String, IpAddr)>,
     pub links: Vec<String>,
-}
-
-// === impl Link ===
-
-/// A link as the kernel shows it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Link {
-    pub name: String,
-    pub index: u32,
-    /// `None` for devices, the loopback among them.
-    pub kind: Option<InfoKind>,
-    pub loopback: bool,
-    pub up: bool,
-    /// Whether it is of our making.
-    pub ours: bool,
-    pub addresses: Vec<Held>,
-    alias: Option<String>,
-}
-
-impl Link {
-    fn of(message: &LinkMessage) -> Self {
-        let mut link = Self {
-            name: String::new(),
-            index: message.header.index,
-            kind: None,
-            loopback: message.header.flags.contains(LinkFlags::Loopback),
-            up: message.header.flags.contains(LinkFlags::Up),
-            ours: false,
-            addresses: Vec::new(),
-            alias: None,
-        };
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name.clone_from(name),
-                LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
-                LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.iter().find_map(|it| match it {
-                        LinkInfo::Kind(kind) => Some(kind.clone()),
-                        _ => None,
-                    });
-                }
-                _ => {}
-            }
-        }
-        link.ours = link.alias.as_deref() == Some(ALIAS);
-        link
-    }
-
-    /// Whether an address without a mark, but with our habits, is ours here.
-    fn may_hold_unmarked(&self) -> bool {
-        self.ours || self.loopback
-    }
-}
-
-// === impl Held ===
-
-/// An address on a link.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Held {
-    pub address: IpAddr,
-    /// Whether we put it there, in this life or in an earlier one.
-    pub ours: bool,
-    /// What is left of its lifetime; `None` = for ever.
-    pub left: Option<Duration>,
-}
-
-impl Held {
-    fn of(message: &AddressMessage, unmarked: bool) -> Option<Self> {
-        let address = message::address_of(message)?;
-        Some(Self { address, ours: message::is_ours(message, unmarked), left: message::left_of(message) })
-    }
-
-    /// Whether the kernel put it there on its own: IPv6 link-local.
-    fn is_of_the_kernel(&self) -> bool {
-        matches!(self.address, IpAddr::V6(it) if it.is_unicast_link_local())
-    }
 }
 
 // === impl LinkError ===

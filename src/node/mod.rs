@@ -11,6 +11,10 @@
 //!
 //! Read first: interception.md of the design; nft(8); netlink(7).
 
+pub mod facts;
+pub mod iptables;
+pub mod facts;
+pub mod iptables;
 pub mod link;
 pub mod nft;
 pub mod plane;

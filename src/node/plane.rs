@@ -107,8 +107,9 @@ impl Plane {
         News(self.commands.clone())
     }
 
-    /// Gives the traffic back and waits until the kernel has it. Tables, fallback and link stay for the next instance.
-    pub fn withdraw(&self) {
+    /// Gives the traffic back, waits until the kernel has it, and ends. Tables, fallback and link stay for the next
+    /// instance.
+    fn withdraw(&self) {
         let (done, awaited) = oneshot::channel();
         if self.commands.send(Command::Withdraw(done)).is_ok() {
             // An error means that the thread is gone, and the lease with it.
@@ -120,8 +121,6 @@ impl Plane {
 impl Drop for Plane {
     fn drop(&mut self) {
         self.withdraw();
-        let (closed, _) = mpsc::unbounded_channel();
-        self.commands = closed;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -188,7 +187,6 @@ struct Host<'a> {
     /// What the kernel's nf_tables can do.
     kernel: Kernel,
     rules: Rules,
-    withdrawn: bool,
 }
 
 /// What the kernel's nf_tables can do.
@@ -200,11 +198,7 @@ struct Kernel {
 }
 
 impl<'a> Host<'a> {
-    async fn set_up(
-        desired: Desired,
-        health: &'a Health,
-        told: &'a watch::Sender<Status>,
-    ) -> Result<Host<'a>, String> {
+    async fn set_up(desired: Desired, health: &'a Health, told: &'a watch::Sender<Status>) -> Result<Host<'a>, String> {
         let links = Links::open().map_err(|error| error.to_string())?;
         let mut nft = Nft::open().map_err(|error| format!("no netlink socket for nf_tables: {error}"))?;
         nft.can(Feature::Tables).await.map_err(|error| format!("nf_tables cannot be used: {error}"))?;
@@ -250,7 +244,7 @@ impl<'a> Host<'a> {
             status.addresses.clone_from(&desired.addresses);
             status.trouble = None;
         });
-        let mut host = Self { desired, health, told, links, place, nft, kernel, rules, withdrawn: false };
+        let mut host = Self { desired, health, told, links, place, nft, kernel, rules };
         host.put_addresses().await?;
         host.put_tables().await?;
         host.renew().await?;
@@ -274,7 +268,7 @@ impl<'a> Host<'a> {
                     Some(Command::Withdraw(done)) => {
                         self.withdraw().await;
                         let _ = done.send(());
-                        Ok(())
+                        return;
                     }
                     None => return,
                 },
@@ -327,7 +321,7 @@ impl<'a> Host<'a> {
     }
 
     fn may_intercept(&self) -> bool {
-        !self.withdrawn && self.health.is_serving() && self.desired.interception != Interception::Off
+        self.health.is_serving() && self.desired.interception != Interception::Off
     }
 
     /// Renews the lease while we are healthy; gives it back when we are not.
@@ -363,7 +357,6 @@ impl<'a> Host<'a> {
     }
 
     async fn withdraw(&mut self) {
-        self.withdrawn = true;
         if !self.told.borrow().intercepting {
             return;
         }
@@ -447,7 +440,10 @@ pub async fn tear_down() -> Result<Vec<String>, String> {
     let mut nft = Nft::open().map_err(|error| format!("no netlink socket for nf_tables: {error}"))?;
     let found = nft.observe().await.map_err(|error| error.to_string())?;
     let batch = nft::remove_everything().then(nft::remove_from_filter(&found));
-    nft.commit(&batch).await.map_err(|error| error.to_string())?;
+    nft.commit(&batch).await.map_err(|error| match found.tables.iter().find(|table| table.owner.is_some()) {
+        Some(table) => format!("an agent is running, it owns the table {} {}: stop it first", table.family, table.name),
+        None => error.to_string(),
+    })?;
     removed.extend(found.tables.iter().map(|table| format!("table {} {}", table.family, table.name)));
     let swept = links.sweep(None).await.map_err(|error| error.to_string())?;
     removed.extend(swept.addresses.iter().map(|(link, address)| format!("address {address} on {link}")));

@@ -34,6 +34,41 @@ pub(super) fn skip(reason: &str) {
     eprintln!("SKIPPED: {reason}");
 }
 
+/// Says to a test in a second process of this program that it is where it may do its worst.
+const CHILD: &str = "NODENS_TEST_CHILD";
+
+/// The command that runs one ignored test of this program in a process of its own, started by `starter` if there is one.
+pub(super) fn child(starter: &[&str], test: &str) -> Command {
+    let itself = env::current_exe().expect("this program").display().to_string();
+    let words = [starter, &[&itself, "--exact", test, "--ignored", "--nocapture"]].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).env(CHILD, "1");
+    command
+}
+
+/// Whether this is such a process. Anybody can run ignored tests; on a host they would leave their marks.
+pub(super) fn is_a_child() -> bool {
+    let answer = env::var_os(CHILD).is_some();
+    if !answer {
+        eprintln!("part of another test, which runs it in a namespace");
+    }
+    answer
+}
+
+/// Runs one ignored test in an empty network namespace and without the right to change anything there.
+pub(super) fn run_without_net_admin(test: &str) {
+    let starter = ["unshare", "--net", "setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
+    let output = match child(&starter, test).output() {
+        Ok(output) => output,
+        Err(error) => return skip(&format!("`unshare` does not run: {error}")),
+    };
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if complained.contains("unshare failed") || complained.contains("setpriv:") {
+        return skip(&complained);
+    }
+    assert!(output.status.success() && said.contains("1 passed"), "{complained}{said}");
+}
+
 /// Runs a program to its end; words are split at blanks. Its output, which is UTF-8.
 pub(super) fn run(command: &str) -> String {
     try_run(command).unwrap_or_else(|error| panic!("`{command}`: {error}"))

@@ -1,11 +1,9 @@
 //! Links and addresses in namespaces of the tests' own, seen by `ip` as an independent eye.
 
-use std::process::Command;
-
 use serde_json::Value;
 
 use super::*;
-use crate::node::testing::{PATIENCE, in_a_namespace, run, skip, try_run};
+use crate::node::testing::{PATIENCE, in_a_namespace, is_a_child, run, run_without_net_admin, try_run};
 
 const MINUTES: Duration = Duration::from_mins(5);
 const LINK_LOCAL: &str = "169.254.20.10";
@@ -392,28 +390,15 @@ fn a_flood_of_events_ends_in_an_overrun_and_the_stream_goes_on() {
 // L02: no NET_ADMIN ends in one clear line, with nothing left behind.
 #[test]
 fn without_net_admin_the_step_and_the_right_are_named() {
-    let itself = std::env::current_exe().expect("this program");
-    let test = "node::link::tests::the_part_without_net_admin";
-    let child = Command::new("unshare")
-        .args(["--net", "setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"])
-        .arg(itself)
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .output();
-    let output = match child {
-        Ok(output) => output,
-        Err(error) => return skip(&format!("`unshare` does not run: {error}")),
-    };
-    let said = String::from_utf8_lossy(&output.stderr);
-    if said.contains("unshare failed") || said.contains("setpriv:") {
-        return skip(&said);
-    }
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    run_without_net_admin("node::link::tests::the_part_without_net_admin");
 }
 
 #[test]
 #[ignore = "run by without_net_admin_the_step_and_the_right_are_named, with its rights taken away"]
 fn the_part_without_net_admin() {
+    if !is_a_child() {
+        return;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let links = links();

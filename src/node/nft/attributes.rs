@@ -1,6 +1,6 @@
 //! Netlink attributes: written into a buffer, read from one.
 //!
-//! nf_tables wants every number in network byte order; lengths and types are the host's.
+//! `nf_tables` wants every number in network byte order; lengths and types are the host's.
 //!
 //! Read first: Linux `include/uapi/linux/netlink.h` (`struct nlattr`).
 

@@ -78,9 +78,9 @@ impl Datatype {
             Self::Interface => (41, 16),
             Self::IcmpType => (14, 1),
             Self::Icmpv6Type => (29, 1),
-            // concatenations: six bits a type
-            Self::Ipv4Port => (7 << 6 | 13, 8),
-            Self::Ipv6Port => (8 << 6 | 13, 20),
+            // concatenations: six bits a type; a port is of type 13
+            Self::Ipv4Port => (7 * 64 + 13, 8),
+            Self::Ipv6Port => (8 * 64 + 13, 20),
         }
     }
 }
@@ -240,6 +240,11 @@ fn one_of(key: Datatype, keys: Vec<Vec<u8>>) -> Expression {
 /// `iifname { … }`.
 pub(crate) fn interface_one_of(names: &[String]) -> Expressions {
     vec![meta(6), one_of(Datatype::Interface, names.iter().map(|name| interface_octets(name)).collect())]
+}
+
+/// `meta mark 0x…`.
+pub(crate) fn marked(mark: u32) -> Expressions {
+    vec![meta(3), equal(&mark.to_ne_bytes())]
 }
 
 /// `udp dport 53`.

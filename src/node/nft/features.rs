@@ -1,4 +1,4 @@
-//! What this kernel's nf_tables can do, found out by trying.
+//! What this kernel's `nf_tables` can do, found out by trying.
 //!
 //! A trial is a batch without an end: the kernel checks it and carries nothing out. Only the renewal of an element cannot
 //! be tried so; it is done on a table made for it and removed at once.

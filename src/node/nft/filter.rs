@@ -93,15 +93,15 @@ fn accepts(chain: &FoundChain, rules: &Rules) -> Vec<Rule> {
         for endpoint in rules.health.iter().filter(|endpoint| endpoint.ip() == address) {
             add("health", End::Destination, Transport::Tcp, endpoint.port());
         }
-        if !input {
+        if input {
+            all.push(Rule::new("replies to the host itself", accepted(from_loopback(address))));
+        } else {
             for transport in Transport::BOTH {
                 add("replies", End::Source, transport, rules.port);
             }
             for endpoint in rules.health.iter().filter(|endpoint| endpoint.ip() == address) {
                 add("health replies", End::Source, Transport::Tcp, endpoint.port());
             }
-        } else {
-            all.push(Rule::new("replies to the host itself", accepted(from_loopback(address))));
         }
     }
     all

@@ -119,7 +119,7 @@ async fn leased(nft: &mut Nft, table: &str) -> Vec<IpAddr> {
     nft.observe().await.expect("a look").leased(table)
 }
 
-/// N10: what we write over netlink is what the design says in nft's language.
+/// What we write over netlink is what the design says in nft's language.
 #[test]
 fn ruleset_is_the_one_of_the_design_in_the_eyes_of_nft() {
     let ours = in_namespace(async || {
@@ -172,15 +172,18 @@ fn smaller_rulesets_are_accepted_and_have_no_more_than_they_need() {
 fn leases_end_by_themselves() {
     in_namespace(async || {
         let mut nft = with_full_ruleset().await;
-        let began = Instant::now();
-        let short = Duration::from_millis(700);
-        nft.commit(&lease(&[PODS, HOST], &full().addresses, short, Renewal::InPlace)).await.expect("a lease");
+        let leased_for = |time| lease(&[PODS, HOST], &full().addresses, time, Renewal::Anew);
+        nft.commit(&leased_for(LONG)).await.expect("a lease");
         assert_eq!(leased(&mut nft, PODS).await.len(), 3);
-        assert!(nft_says(&["list", "set", "inet", PODS, "leased6"]).contains("fd00::a timeout 700ms"));
+        assert!(nft_says(&["list", "set", "inet", PODS, "leased6"]).contains("fd00::a timeout 1m expires"));
+        let began = Instant::now();
+        let short = Duration::from_millis(500);
+        nft.commit(&leased_for(short)).await.expect("a lease");
         while !leased(&mut nft, PODS).await.is_empty() || !leased(&mut nft, HOST).await.is_empty() {
             sleep(Duration::from_millis(20)).await;
         }
-        assert!(began.elapsed() >= short, "not before its time: {:?}", began.elapsed());
+        // the kernel counts in ticks of up to 10 ms
+        assert!(began.elapsed() + Duration::from_millis(10) >= short, "before its time: {:?}", began.elapsed());
     });
 }
 
@@ -207,8 +210,8 @@ async fn renewed_without_a_gap(nft: &mut Nft, renewal: Renewal) {
     let short = Duration::from_millis(400);
     let mut witness = Nft::open().expect("a second socket");
     let leases = || lease(&[PODS, HOST], &full().addresses, short, renewal);
-    nft.commit(&leases()).await.expect("a lease");
     let began = Instant::now();
+    nft.commit(&leases()).await.expect("a lease");
     let mut renewed = began;
     let mut looks = 0;
     while began.elapsed() < short * 4 {
@@ -217,9 +220,14 @@ async fn renewed_without_a_gap(nft: &mut Nft, renewal: Renewal) {
             nft.commit(&leases()).await.expect("a renewal");
         }
         let seen = witness.elements_of(Family::Inet, PODS, LEASED4).await.expect("a look");
-        assert_eq!(seen.elements.len(), 2, "{:?} after {looks} looks", began.elapsed());
-        looks += 1;
+        // a machine too busy to renew in time proves nothing
+        if renewed.elapsed() < short {
+            assert_eq!(seen.elements.len(), 2, "{:?} after {looks} looks", began.elapsed());
+            looks += 1;
+        }
     }
+    assert!(looks > 0, "nothing was seen");
+    nft.commit(&lease(&[PODS, HOST], &full().addresses, LONG, renewal)).await.expect("a renewal");
     let left = leased(&mut witness, HOST).await;
     assert_eq!(left.len(), 3);
 }
@@ -242,6 +250,7 @@ fn withdrawal_ends_every_lease_at_once_and_may_be_repeated() {
     });
 }
 
+/// L08.
 #[test]
 fn host_table_goes_with_its_socket_and_the_other_stays() {
     in_namespace(async || {
@@ -252,6 +261,7 @@ fn host_table_goes_with_its_socket_and_the_other_stays() {
     });
 }
 
+/// L02, L07.
 #[test]
 fn table_somebody_else_owns_is_refused_with_the_step_named() {
     in_namespace(async || {
@@ -273,6 +283,7 @@ fn table_somebody_else_owns_is_refused_with_the_step_named() {
     });
 }
 
+/// L02.
 #[test]
 fn refused_step_leaves_nothing_of_the_batch() {
     in_namespace(async || {
@@ -291,6 +302,7 @@ fn refused_step_leaves_nothing_of_the_batch() {
     });
 }
 
+/// L09: one copy of each rule, whoever left it.
 #[test]
 fn what_the_last_instance_left_is_adopted_if_complete_and_mended_if_not() {
     in_namespace(async || {
@@ -353,6 +365,7 @@ async fn mend(nft: &mut Nft, rules: &Rules) -> Vec<String> {
     ruleset.differences(&found)
 }
 
+/// L10.
 #[test]
 fn flushes_by_others_are_noticed_and_our_own_changes_are_not() {
     in_namespace(async || {
@@ -378,6 +391,7 @@ fn flushes_by_others_are_noticed_and_our_own_changes_are_not() {
     });
 }
 
+/// L10.
 #[test]
 fn more_changes_than_the_socket_holds_are_an_overrun() {
     in_namespace(async || {
@@ -474,6 +488,7 @@ fn kernel_is_asked_what_it_can_do_and_nothing_is_left_of_the_question() {
 /// Tells the test below that it is the child.
 const WITHOUT_RIGHTS: &str = "NODENS_TEST_WITHOUT_RIGHTS";
 
+/// L02.
 #[test]
 fn without_the_right_everything_is_refused_in_plain_words() {
     if std::env::var_os(WITHOUT_RIGHTS).is_some() {
@@ -486,11 +501,13 @@ fn without_the_right_everything_is_refused_in_plain_words() {
         // a copy of this program that anybody may run
         let folder = tempfile::tempdir_in("/tmp").expect("a folder");
         let program = folder.path().join("tests");
-        std::fs::copy(std::env::current_exe().expect("this program"), &program).expect("a copy");
-        for path in [folder.path(), &program] {
-            let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            std::fs::set_permissions(path, everybody).expect("for everybody");
-        }
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), everybody).expect("for everybody");
+        // copied by another process: were the copy open for writing here, a child some other test starts meanwhile would
+        // keep it open, and it could not be run
+        let mut copy = Command::new("install");
+        copy.args(["-m", "755"]).arg(std::env::current_exe().expect("this program")).arg(&program);
+        assert!(copy.status().expect("install runs").success());
         let name = "node::nft::kernel_tests::without_the_right_everything_is_refused_in_plain_words";
         let mut child = Command::new(&program);
         child.args(["--exact", name]).env(WITHOUT_RIGHTS, "1").current_dir("/").uid(65534).gid(65534);

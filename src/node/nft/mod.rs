@@ -1,4 +1,4 @@
-//! nf_tables over netlink: the rules that lease us into the path of the node's DNS.
+//! `nf_tables` over netlink: the rules that lease us into the path of the node's DNS.
 //!
 //! The promise: what is written is written in one transaction or not at all; every step is acknowledged by the kernel, and
 //! a refusal says which step it was. Only our own tables are touched, and in `ip filter` only rules with our comment. No

@@ -12,11 +12,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::expression::{
-    Datatype, End, Expressions, Transport, address_in, address_one_of, first_segment, notrack, port, socket_any,
-    socket_bound,
+    Datatype, End, Expressions, Transport, address_in, address_one_of, first_segment, marked, notrack, port,
+    socket_any, socket_bound,
 };
 use super::table::{Chain, Hook, Kind, Rule, Set, Table};
 use super::{Batch, Family, Found, HOST, LEASED4, LEASED6, PODS, fallback, guard};
+use crate::health::PROBE_MARK;
 use crate::plan::Prefix;
 
 /// Before connection tracking (`NF_IP_PRI_RAW`).
@@ -139,8 +140,12 @@ fn pods(rules: &Rules) -> Table {
 /// The table that goes with our socket.
 fn host(rules: &Rules) -> Table {
     let mut intercept = Vec::new();
-    for (v4, _) in rules.families() {
+    for (v4, addresses) in rules.families() {
         for transport in Transport::BOTH {
+            // Our own probes must reach us before there is a lease: they are what it is given for.
+            let ours = and(address_one_of(End::Destination, &addresses), port(transport, End::Destination, rules.port));
+            let probe = and(and(marked(PROBE_MARK), ours), [notrack()]);
+            intercept.push(Rule::new(format!("probes {}", transport.word()), probe));
             let what = leased_port(v4, transport, rules.port);
             intercept.push(Rule::new(format!("host {}", transport.word()), and(what, [notrack()])));
         }

@@ -1,4 +1,4 @@
-//! The socket to the kernel's nf_tables: one transaction at a time, every acknowledgement read.
+//! The socket to the kernel's `nf_tables`: one transaction at a time, every acknowledgement read.
 //!
 //! The kernel works while we send; its replies are there when `send` returns. Every wait has an end all the same.
 //!
@@ -31,7 +31,7 @@ const NLMSG_DONE: u16 = 3;
 const HEADER: usize = 16;
 const BOTH_HEADERS: usize = 20;
 
-/// A netlink socket for nf_tables. The table [`HOST`](super::HOST) made through it is removed by the kernel when it is
+/// A netlink socket for `nf_tables`. The table [`HOST`](super::HOST) made through it is removed by the kernel when it is
 /// dropped, however the process ends.
 pub struct Nft {
     socket: TokioSocket,
@@ -71,7 +71,7 @@ impl<'a> Received<'a> {
         })
     }
 
-    /// The family and the attributes of a message of nf_tables.
+    /// The family and the attributes of a message of `nf_tables`.
     pub(crate) fn body(&self) -> (u8, &'a [u8]) {
         let family = self.rest.first().copied().unwrap_or(0);
         (family, self.rest.get(BOTH_HEADERS - HEADER..).unwrap_or_default())

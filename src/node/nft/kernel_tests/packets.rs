@@ -148,11 +148,7 @@ async fn apply(nft: &mut Nft, rules: &Rules) {
     nft.commit(&Ruleset::new(rules).repair(&found)).await.expect("the kernel takes it");
 }
 
-fn some(name: &str) -> Option<String> {
-    Some(name.to_owned())
-}
-
-/// N01, N02, N05: who answers follows the lease and the socket, for pods and for the host; while it is us, nothing is
+/// L08, L13: who answers follows the lease and the socket, for pods and for the host; while it is us, nothing is
 /// tracked.
 #[test]
 fn lease_and_socket_decide_who_answers() {
@@ -165,25 +161,25 @@ fn lease_and_socket_decide_who_answers() {
         let take = || lease(&[PODS, HOST], &[ip(ADDRESS)], LONG, Renewal::Anew);
 
         nft.commit(&take()).await.expect("a lease");
-        assert_eq!((pod.asks(DNS), who_answers(DNS)), (some("agent"), some("agent")));
+        assert_eq!((pod.asks(DNS), who_answers(DNS)), (Some("agent".to_owned()), Some("agent".to_owned())));
         assert_eq!(tracked(), 0, "neither the query nor the reply");
 
         nft.commit(&withdraw(&[PODS, HOST])).await.expect("a withdrawal");
-        assert_eq!((pod.asks(DNS), who_answers(DNS)), (some("cluster"), some("cluster")));
+        assert_eq!((pod.asks(DNS), who_answers(DNS)), (Some("cluster".to_owned()), Some("cluster".to_owned())));
         assert!(tracked() > 0);
 
         nft.commit(&take()).await.expect("a lease");
-        assert_eq!((pod.asks(DNS), who_answers(DNS)), (some("agent"), some("agent")));
+        assert_eq!((pod.asks(DNS), who_answers(DNS)), (Some("agent".to_owned()), Some("agent".to_owned())));
 
         // the process dies: its sockets close, listeners and netlink alike; the lease of the pods lives on
         drop(agent);
         let mut nft = super::gone(nft).await;
         assert_eq!(nft.observe().await.expect("a look").leased(PODS), [ip(ADDRESS)]);
-        assert_eq!((pod.asks(DNS), who_answers(DNS)), (some("cluster"), some("cluster")));
+        assert_eq!((pod.asks(DNS), who_answers(DNS)), (Some("cluster".to_owned()), Some("cluster".to_owned())));
     });
 }
 
-/// N08: no other port of the node is reached through our address, and none at all over an uplink, but for those allowed.
+/// X02, X03: no other port of the node is reached through our address, and none at all over an uplink, but for those allowed.
 #[test]
 fn guard_lets_in_dns_alone_and_over_an_uplink_only_who_is_allowed() {
     in_namespace(async || {
@@ -194,17 +190,21 @@ fn guard_lets_in_dns_alone_and_over_an_uplink_only_who_is_allowed() {
         let _agent = Server::at(DNS, "agent");
         let _other = Server::at("0.0.0.0:9000", "another port");
         let other = format!("{ADDRESS}:9000");
-        assert_eq!(pod.asks(DNS), some("agent"));
+        assert_eq!(pod.asks(DNS), Some("agent".to_owned()));
         assert_eq!(pod.asks(&other), None);
-        assert_eq!(pod.asks("10.9.0.1:9000"), some("another port"), "other addresses are none of our business");
-        assert_eq!(who_answers(&other), some("another port"), "nor is the host itself");
+        assert_eq!(
+            pod.asks("10.9.0.1:9000"),
+            Some("another port".to_owned()),
+            "other addresses are none of our business"
+        );
+        assert_eq!(who_answers(&other), Some("another port".to_owned()), "nor is the host itself");
 
         let uplink = Rules { uplinks: vec!["veth".to_owned()], ..rules() };
         apply(&mut nft, &uplink).await;
-        assert_eq!((pod.asks(DNS), who_answers(DNS)), (None, some("agent")));
+        assert_eq!((pod.asks(DNS), who_answers(DNS)), (None, Some("agent".to_owned())));
 
         let allowed = Rules { allow: vec![Prefix { address: ip("10.9.0.0"), length: 24 }], ..uplink };
         apply(&mut nft, &allowed).await;
-        assert_eq!((pod.asks(DNS), pod.asks(&other)), (some("agent"), None));
+        assert_eq!((pod.asks(DNS), pod.asks(&other)), (Some("agent".to_owned()), None));
     });
 }
