@@ -54,9 +54,9 @@ fn a_deleted_arp_table_comes_back() {
 #[test]
 fn a_flushed_ruleset_comes_back() {
     is_repaired("the ruleset", |stage| {
-        // As nft does it; the owned table refuses others, so nobody can flush all in one go while we run.
-        stage.node.output("nft", &["flush", "ruleset"], "");
-        stage.node.output("nft", &["delete", "table", "inet", "nodens"], "");
+        stage.node.nft("flush ruleset");
+        // Who flushes everything hurts kube-proxy too, which comes back as well.
+        kube_proxy::write(&stage.node, stage.flavour);
     });
 }
 
@@ -106,6 +106,8 @@ fn questions_to_the_agent_leave_no_conntrack_entry() {
         load.clone().ask(client, Transport::Udp, udp).assert_all_by_agent();
         load.clone().ask(client, Transport::Tcp, tcp).assert_all_by_agent();
     };
+    // What went to cluster DNS before the agent was there is none of its business.
+    stage.node.tool("conntrack", &["-F"], "");
     ask(&stage.pods[0], 10_000, 1_000);
     assert_eq!(eye::tracked(&stage.node), [""; 0]);
     ask(&stage.node, 2_000, 200);
@@ -114,6 +116,16 @@ fn questions_to_the_agent_leave_no_conntrack_entry() {
     drop(agent);
     Load::to(&CLUSTER_IPS).ask(&stage.pods[0], Transport::Udp, 10).assert_all_by_cluster();
     assert!(!eye::tracked(&stage.node).is_empty());
+}
+
+/// What the agent asks itself goes to itself, from the first question on.
+#[test]
+fn the_agents_own_probes_never_reach_cluster_dns() {
+    let Some(stage) = Stage::build(Flavour::Iptables) else { return };
+    let _agent = Agent::start(&stage.node, &Config::new());
+    for_a_while(Duration::from_secs(1));
+    assert_eq!(eye::tracked(&stage.node), [""; 0]);
+    assert_eq!(stage.servers.asked(), 0, "the servers were asked");
 }
 
 /// A kube-proxy that starts again over a running agent changes nothing for the agent's clients.
