@@ -13,8 +13,9 @@ use moka::sync::Cache;
 
 /// Sources remembered at most; more than a node has pods, few enough to be a few MiB.
 const MOST: u64 = 16_384;
-/// A source that stays away so long is forgotten.
-const IDLE: Duration = Duration::from_secs(60);
+/// A source that opens nothing for so long is forgotten, and what it has open then counts no more: longer than anybody
+/// keeps a connection busy without opening another.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// The table. Clones share it.
 #[derive(Clone)]

@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     /// Told of every plan that comes into force.
     plans: watch::Sender<Arc<Active>>,
+    /// Held by whoever reloads.
+    reloading: Mutex<()>,
     /// Why the newest configuration was refused, while it is.
     refused: Mutex<Option<String>>,
     /// What the prober has found; `None`: nobody wants to know, so nobody probes.
@@ -116,7 +118,6 @@ impl Agent {
             active: ArcSwap::new(Arc::clone(&active)),
             tls: ArcSwap::from_pointee(tls),
             suspects: Notify::new(),
-            probe: ProbeName::new(rand::random()),
             connections: AtomicUsize::new(0),
             stop: stopping.clone(),
         });
@@ -125,7 +126,15 @@ impl Agent {
         let metrics = Arc::new(Metrics::new(count + 1, gauges(&shared, &node)));
         let (plans, followed) = watch::channel(active);
         let health = probed.then(|| Arc::new(Latch::new(Instant::now())));
-        let inner = Inner { shared: Arc::clone(&shared), metrics, plans, refused: Mutex::new(None), health, node };
+        let inner = Inner {
+            shared: Arc::clone(&shared),
+            metrics,
+            plans,
+            reloading: Mutex::new(()),
+            refused: Mutex::new(None),
+            health,
+            node,
+        };
         let inner = Arc::new(inner);
         let host = Arc::new(host);
         let mut agent = Self {
@@ -144,7 +153,7 @@ impl Agent {
         let (ready, awaited) = mpsc::channel();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, ready, cells) = (Arc::clone(&shared), ready.clone(), agent.inner.metrics.worker(index));
-            let worker = move || worker::run(shared, sockets, cells, index, move || ready.send(()).unwrap_or_default());
+            let worker = move || worker::run(shared, sockets, cells, move || ready.send(()).unwrap_or_default());
             let thread = thread::Builder::new().name(format!("nodens-{index}")).spawn(worker);
             agent.workers.push(thread.map_err(StartError::Thread)?);
         }
@@ -188,7 +197,7 @@ impl Agent {
     fn start_probing(&mut self) -> Result<(), StartError> {
         let Some(health) = self.inner.health.clone() else { return Ok(()) };
         let (stop, stopped) = mpsc::channel::<()>();
-        let (name, addresses) = (self.inner.shared.probe.clone(), self.addresses.clone());
+        let (name, addresses) = (ProbeName::new(rand::random()), self.addresses.clone());
         let node = Arc::clone(&self.inner.node);
         let probe = move || {
             let wait = |time| !matches!(stopped.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout));
@@ -269,6 +278,7 @@ impl Drop for Agent {
 
 impl Inner {
     pub(crate) fn reload(&self, plan: Plan) -> Result<NeedsRestart, StartError> {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let tls = tls_of(&plan)?;
         let before = self.shared.active.load_full();
         let mut fixed = Vec::new();
@@ -287,6 +297,8 @@ impl Inner {
         self.shared.tls.store(Arc::new(tls));
         self.shared.active.store(Arc::clone(&active));
         self.plans.send_replace(active);
+        // Another bound on failures may have made suspects.
+        self.shared.suspects.notify_one();
         self.adapt_node();
         *self.refused() = None;
         self.control_cells().reloads.bump(Reload::Accepted);
@@ -301,6 +313,7 @@ impl Inner {
     }
 
     pub(crate) fn refuse(&self, why: String) {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         *self.refused() = Some(why);
         self.control_cells().reloads.bump(Reload::Rejected);
     }
@@ -309,7 +322,7 @@ impl Inner {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cells of those who reload: one at a time, the lock of `refused` sees to that.
+    /// The cells of those who reload: one at a time, the lock `reloading` sees to that.
     fn control_cells(&self) -> &crate::metrics::Worker {
         self.metrics.workers().last().expect("there is one writer for the control thread")
     }

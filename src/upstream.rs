@@ -13,7 +13,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -31,6 +31,8 @@ const PLAIN_AFTER_REFUSAL: Duration = Duration::from_secs(15 * 60);
 /// Time it is asked so because it was silent with EDNS and spoke without: perhaps that was packet loss only.
 const PLAIN_AFTER_SILENCE: Duration = Duration::from_secs(60);
 
+/// Time of failures in a row after which a server that knew EDNS may have been replaced by one that does not.
+const EDNS_DOUBT: Duration = Duration::from_secs(5);
 /// Time for which a group that forwards to ourselves is left alone; the loop may be gone after the next reload.
 const LOOP_FOR: Duration = Duration::from_secs(30);
 
@@ -48,8 +50,8 @@ pub struct Group {
     choice: Choice,
     servers: ArcSwap<Vec<Arc<Server>>>,
     rotor: AtomicUsize,
-    /// Milliseconds since the epoch at which the group last came back from silence; 0: never gone.
-    recovered_at: AtomicU64,
+    /// Milliseconds since the epoch at which any server last replied; 0: none yet. What failed in silence before it is void.
+    replied_at: AtomicU64,
     /// Milliseconds since the epoch until which the group counts as forwarding to ourselves.
     looping_until: AtomicU64,
     epoch: Instant,
@@ -67,8 +69,10 @@ pub struct Server {
     round_trip: AtomicU32,
     /// Milliseconds since the epoch until which it is asked without EDNS.
     plain_until: AtomicU64,
-    /// It has answered with EDNS before, so its silence says nothing about EDNS.
-    knows_edns: AtomicBool,
+    /// Milliseconds since the epoch until which its silence says nothing about EDNS, because it answered with it.
+    knows_edns_until: AtomicU64,
+    /// Milliseconds since the epoch of its last reply; 0: none yet.
+    replied_at: AtomicU64,
 }
 
 /// Why a server is asked without EDNS.
@@ -100,7 +104,7 @@ impl Upstreams {
                 choice: plan.choice,
                 servers: ArcSwap::new(known.map_or_else(Arc::default, |known| known.servers.load_full())),
                 rotor: AtomicUsize::new(0),
-                recovered_at: AtomicU64::new(known.map_or(0, |known| known.recovered_at.load(Ordering::Relaxed))),
+                replied_at: AtomicU64::new(known.map_or(0, |known| known.replied_at.load(Ordering::Relaxed))),
                 looping_until: AtomicU64::new(0),
                 epoch,
             };
@@ -201,14 +205,10 @@ impl Group {
             old => old - old / 8 + sample / 8,
         };
         server.round_trip.store(smoothed.max(1), Ordering::Relaxed);
-        if server.fails.load(Ordering::Relaxed) != 0 {
-            let came_back =
-                self.is_silent(now) || self.servers.load().iter().all(|it| self.health(it) == Health::Suspect);
-            server.fails.store(0, Ordering::Relaxed);
-            if came_back {
-                self.recovered_at.store(self.millis(now).max(1), Ordering::Relaxed);
-            }
-        }
+        server.fails.store(0, Ordering::Relaxed);
+        let at = self.millis(now).max(1);
+        server.replied_at.store(at, Ordering::Relaxed);
+        self.replied_at.store(at, Ordering::Relaxed);
     }
 
     /// A question went unanswered for its time, or the network refused it. True if that made the server a suspect.
@@ -234,14 +234,6 @@ impl Group {
             })
     }
 
-    /// When the group last came back from silence.
-    pub fn recovered(&self) -> Option<Instant> {
-        match self.recovered_at.load(Ordering::Relaxed) {
-            0 => None,
-            millis => Some(self.epoch + Duration::from_millis(millis)),
-        }
-    }
-
     /// How long to wait for `server` before the question is sent yet again.
     pub fn retry_after(&self, server: &Server) -> Duration {
         let round_trip = Duration::from_micros(server.round_trip.load(Ordering::Relaxed).into());
@@ -260,6 +252,32 @@ impl Group {
             Plain::Silent => PLAIN_AFTER_SILENCE,
         };
         server.plain_until.store(self.millis(now + time), Ordering::Relaxed);
+    }
+
+    /// Whether `server` answered with EDNS lately and has not failed for long: its silence says nothing about EDNS then.
+    pub fn knows_edns(&self, server: &Server, now: Instant) -> bool {
+        let now = self.millis(now);
+        let failing_for = now.saturating_sub(server.failing_since.load(Ordering::Relaxed));
+        let failing = server.fails() > 0 && failing_for >= EDNS_DOUBT.as_millis() as u64;
+        now < server.knows_edns_until.load(Ordering::Relaxed) && !failing
+    }
+
+    /// `server` answered with EDNS.
+    pub fn note_edns(&self, server: &Server, now: Instant) {
+        server.knows_edns_until.store(self.millis(now + PLAIN_AFTER_REFUSAL), Ordering::Relaxed);
+    }
+
+    /// Whether any server of the group replied to anything after `moment`.
+    pub fn replied_since(&self, moment: Instant) -> bool {
+        self.replied_at.load(Ordering::Relaxed) > self.millis(moment)
+    }
+
+    /// When a server of the group last replied to anything.
+    pub fn replied(&self) -> Option<Instant> {
+        match self.replied_at.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(self.epoch + Duration::from_millis(millis)),
+        }
     }
 
     /// A question of ours came back to us: the group is not asked for a while. True if that is news.
@@ -289,7 +307,8 @@ impl Server {
             failing_since: AtomicU64::new(0),
             round_trip: AtomicU32::new(0),
             plain_until: AtomicU64::new(0),
-            knows_edns: AtomicBool::new(false),
+            knows_edns_until: AtomicU64::new(0),
+            replied_at: AtomicU64::new(0),
         }
     }
 
@@ -312,14 +331,9 @@ impl Server {
         }
     }
 
-    /// Whether it has answered with EDNS before.
-    pub fn knows_edns(&self) -> bool {
-        self.knows_edns.load(Ordering::Relaxed)
-    }
-
-    /// It has answered with EDNS.
-    pub fn note_edns(&self) {
-        self.knows_edns.store(true, Ordering::Relaxed);
+    /// Whether it replied to anything after `moment`.
+    pub fn replied_since(&self, moment: Instant, group: &Group) -> bool {
+        self.replied_at.load(Ordering::Relaxed) > group.millis(moment)
     }
 
     /// Failures in a row.
@@ -353,7 +367,7 @@ mod tests {
             choice,
             servers: ArcSwap::default(),
             rotor: AtomicUsize::new(0),
-            recovered_at: AtomicU64::new(0),
+            replied_at: AtomicU64::new(0),
             looping_until: AtomicU64::new(0),
             epoch,
         };
@@ -434,11 +448,11 @@ mod tests {
         suspect(&group, 1, now);
         assert!(!group.is_silent(now + Duration::from_millis(1400)));
         assert!(group.is_silent(now + Duration::from_millis(1600)));
-        assert_eq!(group.recovered(), None);
+        assert_eq!(group.replied(), None);
         let later = now + Duration::from_secs(60);
         group.on_reply(&group.servers()[1], Duration::from_millis(1), later);
         assert!(!group.is_silent(later));
-        assert!(group.recovered().is_some_and(|at| later.duration_since(at) < Duration::from_millis(1)));
+        assert!(group.replied().is_some_and(|at| later.duration_since(at) < Duration::from_millis(1)));
     }
 
     // H18: only what changed changes.

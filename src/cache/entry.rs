@@ -33,6 +33,8 @@ pub struct Entry {
     stored_at: u64,
     /// Milliseconds since the epoch before which a failed refresh is not tried again; 0: none failed.
     recheck_at: AtomicU64,
+    /// Milliseconds since the epoch of a refresh that failed because all of upstream was silent; 0: another reason, or none.
+    failed_in_silence_at: AtomicU64,
 }
 
 const AAAA: u8 = 1;
@@ -114,6 +116,7 @@ impl Entry {
             stale_for: lifetimes.max_stale,
             stored_at: millis(epoch, now),
             recheck_at: AtomicU64::new(0),
+            failed_in_silence_at: AtomicU64::new(0),
         };
         (entry, verdict)
     }
@@ -181,24 +184,31 @@ impl Entry {
         self.prefetched.swap(1, Ordering::Relaxed) == 0
     }
 
+    /// Whether it is in the last `percent` of its life.
+    pub fn is_in_last(&self, percent: u8, epoch: Instant, now: Instant) -> bool {
+        let age = millis(epoch, now).saturating_sub(self.stored_at);
+        // Milliseconds × 100 against seconds × 1000 × percent.
+        age * 100 >= u64::from(self.lifetime) * 1000 * u64::from(100 - percent.min(100))
+    }
+
     /// The lifetime in seconds it was stored with.
     pub fn lifetime(&self) -> u32 {
         self.lifetime
     }
 
-    /// Notes that a refresh failed: no other before `until`.
-    pub fn hold_refresh(&self, epoch: Instant, until: Instant) {
-        self.recheck_at.store(millis(epoch, until), Ordering::Relaxed);
+    /// Notes at `now` that a refresh failed: no other for `recheck`; `silent`: unless upstream speaks before that.
+    pub fn hold_refresh(&self, epoch: Instant, now: Instant, recheck: Duration, silent: bool) {
+        self.failed_in_silence_at.store(if silent { millis(epoch, now).max(1) } else { 0 }, Ordering::Relaxed);
+        self.recheck_at.store(millis(epoch, now + recheck), Ordering::Relaxed);
     }
 
-    /// Whether a refresh failed so lately that it shall not be tried again; `recovered` lifts what was held before it.
-    pub fn refresh_is_held(&self, epoch: Instant, now: Instant, recovered: Option<Instant>, recheck: Duration) -> bool {
-        let held_until = self.recheck_at.load(Ordering::Relaxed);
-        if held_until <= millis(epoch, now) {
+    /// Whether a refresh failed so lately that it shall not be tried again; `replied`: when upstream last spoke.
+    pub fn refresh_is_held(&self, epoch: Instant, now: Instant, replied: Option<Instant>) -> bool {
+        if self.recheck_at.load(Ordering::Relaxed) <= millis(epoch, now) {
             return false;
         }
-        let failed_at = held_until.saturating_sub(recheck.as_millis() as u64);
-        recovered.is_none_or(|at| millis(epoch, at) <= failed_at)
+        let failed_in_silence_at = self.failed_in_silence_at.load(Ordering::Relaxed);
+        failed_in_silence_at == 0 || replied.is_none_or(|at| millis(epoch, at) <= failed_in_silence_at)
     }
 
     /// Bytes this entry takes, bookkeeping of the allocator and of the cache included.

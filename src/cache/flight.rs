@@ -19,6 +19,9 @@ use crate::wire::Key;
 /// Questions parked behind one flight, at most.
 pub const WAITERS: usize = 1024;
 
+/// Questions parked behind all flights together, at most: some hundred octets each.
+pub const PARKED: usize = 16_384;
+
 /// Shards of the table; a lock is held for one map operation.
 const SHARDS: usize = 64;
 
@@ -27,6 +30,7 @@ pub struct Flights<W> {
     shards: Box<[Mutex<Shard<W>>]>,
     hasher: RandomState,
     count: AtomicUsize,
+    parked: AtomicUsize,
 }
 
 type Shard<W> = HashMap<Key, Flight<W>, RandomState>;
@@ -68,6 +72,7 @@ impl<W> Default for Flights<W> {
             shards: (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(RandomState::new()))).collect(),
             hasher: RandomState::new(),
             count: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
         }
     }
 }
@@ -81,11 +86,14 @@ impl<W> Flights<W> {
         match shard.get_mut(key) {
             Some(flight) if flight.lapsed && stale == Stale::AtHand => Join::Lapsed(waiter),
             Some(flight) if flight.parked.len() >= WAITERS => Join::Full(waiter),
+            _ if self.parked.load(Ordering::Relaxed) >= PARKED => Join::Full(waiter),
             Some(flight) => {
+                self.parked.fetch_add(1, Ordering::Relaxed);
                 flight.parked.push(waiter);
                 Join::Parked
             }
             None => {
+                self.parked.fetch_add(1, Ordering::Relaxed);
                 shard.insert(key.clone(), Flight { parked: vec![waiter], lapsed: false });
                 Join::Launched(self.ticket(key))
             }
@@ -93,12 +101,14 @@ impl<W> Flights<W> {
     }
 
     /// Launches a flight that nobody waits for, unless one is under way.
-    pub fn refresh(self: &Arc<Self>, key: &Key) -> Option<Ticket<W>> {
+    ///
+    /// `lapse`: whether a stale answer is due at once to whoever comes meanwhile.
+    pub fn refresh(self: &Arc<Self>, key: &Key, lapse: Lapse) -> Option<Ticket<W>> {
         let mut shard = self.shard(key);
         if shard.contains_key(key) {
             return None;
         }
-        shard.insert(key.clone(), Flight { parked: Vec::new(), lapsed: true });
+        shard.insert(key.clone(), Flight { parked: Vec::new(), lapsed: lapse == Lapse::Passed });
         Some(self.ticket(key))
     }
 
@@ -115,6 +125,11 @@ impl<W> Flights<W> {
     /// Whether nothing is in flight.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn leave(&self, parked: Vec<W>) -> Vec<W> {
+        self.parked.fetch_sub(parked.len(), Ordering::Relaxed);
+        parked
     }
 
     fn ticket(self: &Arc<Self>, key: &Key) -> Ticket<W> {
@@ -154,7 +169,7 @@ impl<W> Ticket<W> {
         let mut shard = self.flights.shard(&self.key);
         shard.get_mut(&self.key).map_or_else(Vec::new, |flight| {
             flight.lapsed = true;
-            std::mem::take(&mut flight.parked)
+            self.flights.leave(std::mem::take(&mut flight.parked))
         })
     }
 
@@ -167,7 +182,7 @@ impl<W> Ticket<W> {
     fn clear(&self) -> Vec<W> {
         let flight = self.flights.shard(&self.key).remove(&self.key);
         self.flights.count.fetch_sub(1, Ordering::Relaxed);
-        flight.map_or_else(Vec::new, |flight| flight.parked)
+        self.flights.leave(flight.map_or_else(Vec::new, |flight| flight.parked))
     }
 }
 

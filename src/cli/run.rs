@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -41,8 +41,25 @@ pub(super) fn execute(args: &Args) -> Exit {
         load: Box::new(move || file.load().map_err(|errors| errors.to_string())),
         set_log_level: Box::new(move |wanted| set_level(&level, wanted)),
     };
+    // Signals first: one that comes while the agent starts is heeded when it has.
+    let heard = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| Ok((runtime.block_on(async { Signals::listen() })?, runtime)));
+    let (signals, runtime) = match heard {
+        Ok(heard) => heard,
+        Err(error) => {
+            anstream::eprintln!("nodens: signals cannot be heard: {error}");
+            return Exit::Failed;
+        }
+    };
     match Agent::start_on(plan, host) {
-        Ok(agent) => serve(agent, args.config.config.as_deref()),
+        Ok(agent) => {
+            runtime.block_on(heed(signals, &agent, args.config.config.as_deref()));
+            agent.stop();
+            tracing::info!("stopped");
+            Exit::Done
+        }
         Err(error) => {
             anstream::eprintln!("nodens: {error}");
             Exit::Failed
@@ -50,44 +67,41 @@ pub(super) fn execute(args: &Args) -> Exit {
     }
 }
 
-/// Serves until a signal says otherwise.
-fn serve(agent: Agent, file: Option<&Path>) -> Exit {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ended = runtime.and_then(|runtime| runtime.block_on(heed_signals(&agent, file)));
-    match ended {
-        Ok(()) => {
-            agent.stop();
-            tracing::info!("stopped");
-            Exit::Done
-        }
-        Err(error) => {
-            anstream::eprintln!("nodens: signals cannot be heard: {error}");
-            Exit::Failed
-        }
+/// The signals we heed.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 }
 
-async fn heed_signals(agent: &Agent, file: Option<&Path>) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+/// Serves until a signal says otherwise.
+async fn heed(mut signals: Signals, agent: &Agent, file: Option<&Path>) {
     let addresses: Vec<String> = agent.addresses().iter().map(ToString::to_string).collect();
     tracing::info!(listen = addresses.join(" "), "serving");
     let (changed, mut changes) = tokio::sync::mpsc::channel(1);
     let watching = file.map(|file| tokio::spawn(watch_file(file.to_owned(), changed)));
     loop {
         tokio::select! {
-            _ = hangup.recv() => agent.reload_from_host(),
+            _ = signals.hangup.recv() => agent.reload_from_host(),
             Some(()) = changes.recv() => agent.reload_from_host(),
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
         }
     }
     if let Some(task) = watching {
         task.abort();
     }
     tracing::info!("stopping: what is waiting gets its answer");
-    Ok(())
 }
 
 /// Time a file must have been quiet: an editor or the kubelet touches it more than once.

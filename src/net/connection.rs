@@ -36,6 +36,8 @@ use crate::wire::{HEADER, MESSAGE_MAX, Response, Transport};
 /// Octets read at once; most answers are far shorter.
 const READ: usize = 4096;
 
+/// Questions on one connection at most, given up or not; an ID is drawn among 65,536.
+const IDS_KEPT: usize = 4096;
 /// Time for a polite good-bye (TLS `close_notify`) before the connection is just closed.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -130,7 +132,10 @@ impl Connection {
 
     /// Whether one more question may be under way.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.borrow().len() < self.limits.in_flight
+        let waiting = self.waiting.borrow();
+        // Questions given up keep their IDs, but not their places: names nobody answers must not starve the others.
+        let live = waiting.values().filter(|question| !question.asker.is_closed()).count();
+        live < self.limits.in_flight && waiting.len() < IDS_KEPT
     }
 
     /// Asks under an ID of its own. Only where [`has_room`](Self::has_room).
@@ -371,8 +376,8 @@ async fn handshake(server: SocketAddr, tls: &Tls, within: Duration) -> Result<Tl
     match timeout(within, connector.connect(tls.name.clone(), stream)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
-            // A certificate that does not fit does not mend itself.
-            tracing::warn!(%server, %error, "TLS handshake failed");
+            // Once per question at most, so not louder; the suspect's probes are logged.
+            tracing::debug!(%server, %error, "TLS handshake failed");
             Err(StreamError::Handshake)
         }
         Err(_elapsed) => Err(StreamError::ConnectTimedOut),

@@ -95,7 +95,10 @@ impl Prober {
         if group.protocol != Protocol::Udp {
             let asked = Asked { query, transport: Transport::Tcp, exact_case: false };
             let known = self.shared.tls.load_full();
-            let tls = if group.protocol == Protocol::Tls { known.get(&group.name) } else { None };
+            let tls = known.get(&group.name).filter(|_| group.protocol == Protocol::Tls);
+            if group.protocol == Protocol::Tls && tls.is_none() {
+                return None;
+            }
             return self.streams.ask(server.address, tls, &asked).await.ok().map(|_| begun.elapsed());
         }
         let asked = Asked { query, transport: Transport::Udp, exact_case: false };

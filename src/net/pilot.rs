@@ -6,20 +6,26 @@
 //!        └───────────────────────────────────────────────────────┘   Land ─► Resolver::land ─► everybody is answered
 //! ```
 
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use nix::errno::Errno;
 use rand::Rng;
 
 use super::guest::Guest;
+use super::stream::StreamError;
 use super::udp_pool::{Heard, UdpAsk};
 use super::worker::Worker;
 use crate::metrics::Exchange;
 use crate::plan::Protocol;
 use crate::resolve::pursuit::{Edns, Event, Order, Via};
 use crate::resolve::{Flight, Turn};
+use crate::upstream::Group;
 use crate::wire::response::Asked;
 use crate::wire::{Kind, Rcode, Transport, compose};
 
@@ -63,30 +69,23 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
                 let query = query(worker, &flight, edns);
                 match via {
                     Via::Stream => {
-                        let (worker, group) = (Rc::clone(worker), flight.group.name.clone());
-                        let (tls, exact_case) = (flight.group.protocol == Protocol::Tls, flight.group.random_case);
+                        let (worker, group) = (Rc::clone(worker), Arc::clone(&flight.group));
                         waits.push(Box::pin(async move {
-                            let known = worker.shared.tls.load_full();
-                            let tls = if tls { known.get(&group) } else { None };
-                            let asked = Asked { query: &query, transport: Transport::Tcp, exact_case };
-                            let event = if let Ok(response) = worker.streams.ask(server, tls, &asked).await {
-                                answer(&worker, response)
-                            } else {
-                                worker.count.exchanges.bump(Exchange::StreamClosed);
-                                Event::Broken
-                            };
+                            let event = ask_stream(&worker, &group, server, &query).await;
                             Heeded { attempt, event, goes_on: None }
                         }));
                     }
                     Via::Datagram => {
-                        let opened = worker.with_dice(|dice| worker.udp.open(server, dice, now));
-                        let sent = opened.and_then(|mut ask| ask.send(&query).map(|()| ask));
-                        if let Ok(ask) = sent {
-                            let listening = Listening { attempt, ask, query, in_vain: 0 };
-                            waits.push(Box::pin(listen(Rc::clone(worker), listening, flight.group.random_case)));
-                        } else {
-                            worker.count.exchanges.bump(Exchange::NoSocket);
-                            pursuit.on_event(attempt, Event::Broken, now);
+                        match open(worker, server, now).and_then(|mut ask| ask.send(&query).map(|()| ask)) {
+                            Ok(ask) => {
+                                let listening = Listening { attempt, ask, query, in_vain: 0 };
+                                waits.push(Box::pin(listen(Rc::clone(worker), listening, flight.group.random_case)));
+                            }
+                            Err(error) => {
+                                worker.count.exchanges.bump(Exchange::NoSocket);
+                                let event = if is_our_own(&error) { Event::NoRoom } else { Event::Broken };
+                                pursuit.on_event(attempt, event, now);
+                            }
                         }
                     }
                 }
@@ -118,6 +117,55 @@ pub async fn fly(worker: &Rc<Worker>, mut flight: Box<Flight<Guest>>) {
     let following = worker.resolver.land(turn, *flight, landing, &mut worker.scratch.borrow_mut());
     for next in following {
         worker.launch(Box::new(next));
+    }
+}
+
+/// A socket for one question; idle ones are given up for it if there is no other.
+fn open(worker: &Worker, server: SocketAddr, now: Instant) -> io::Result<UdpAsk> {
+    let opened = worker.with_dice(|dice| worker.udp.open(server, dice, now));
+    match opened {
+        Err(error) if is_our_own(&error) && worker.udp.give_up_idle() > 0 => {
+            worker.with_dice(|dice| worker.udp.open(server, dice, now))
+        }
+        opened => opened,
+    }
+}
+
+/// Whether an error says that we have used up something: descriptors, ports, memory. No server is to blame for that.
+fn is_our_own(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(
+            Errno::EMFILE
+                | Errno::ENFILE
+                | Errno::EAGAIN
+                | Errno::EADDRINUSE
+                | Errno::EADDRNOTAVAIL
+                | Errno::ENOBUFS
+                | Errno::ENOMEM
+        )
+    )
+}
+
+/// Asks `server` over a stream. A group that wants TLS is never asked without: one that a reload has just replaced fails.
+async fn ask_stream(worker: &Worker, group: &Group, server: SocketAddr, query: &[u8]) -> Event {
+    let known = worker.shared.tls.load_full();
+    let tls = known.get(&group.name).filter(|_| group.protocol == Protocol::Tls);
+    if group.protocol == Protocol::Tls && tls.is_none() {
+        return Event::Broken;
+    }
+    let asked = Asked { query, transport: Transport::Tcp, exact_case: group.random_case };
+    match worker.streams.ask(server, tls, &asked).await {
+        Ok(response) => answer(worker, response),
+        Err(StreamError::Busy) => {
+            worker.count.exchanges.bump(Exchange::NoSocket);
+            Event::NoRoom
+        }
+        Err(_) => {
+            worker.count.exchanges.bump(Exchange::StreamClosed);
+            Event::Broken
+        }
     }
 }
 

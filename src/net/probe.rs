@@ -26,26 +26,43 @@ const IMPATIENT: Duration = Duration::from_millis(20);
 /// Time a worker has to answer a probe; in a round that fails, nothing else is waited for.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// The name that proves a worker alive; made anew at every start.
+/// A name that only an agent answers, and the proof it answers with.
+///
+/// The proof follows from the name, so that an instance about to leave vouches for the port it shares with its successor;
+/// no other server gives it, wildcards included. The random part keeps it out of every cache.
 #[derive(Clone, Debug)]
-pub struct ProbeName(Name);
+pub struct ProbeName {
+    name: Name,
+    proof: Ipv4Addr,
+}
+
+/// What all names of probes end in, as it stands on the wire.
+const SUFFIX: &[u8] = b"\x05probe\x06nodens\x07invalid\x00";
+/// Octets of the random label: 128 bits in hexadecimal digits, and its length.
+const LABEL: usize = 33;
 
 impl ProbeName {
-    /// A name nobody can guess.
+    /// A name nobody has asked for before.
     pub fn new(random: u128) -> Self {
-        Self(format!("{random:032x}.probe.nodens.invalid").parse().expect("hexadecimal digits make a label"))
+        let name: Name =
+            format!("{random:032x}.probe.nodens.invalid").parse().expect("hexadecimal digits make a label");
+        let proof = Self::proof(name.as_wire()).expect("made as a probe's name is made");
+        Self { name, proof }
     }
 
-    /// Whether `key` asks for it.
-    pub fn is(&self, key: &Key) -> bool {
+    /// What proves that an agent has answered the question for `qname`; `None`: it is no probe.
+    fn proof(qname: &[u8]) -> Option<Ipv4Addr> {
         // Lengths differ for nearly every query, so that this costs one comparison.
-        self.0.as_wire() == key.qname()
+        let label = qname.strip_suffix(SUFFIX).filter(|label| label.len() == LABEL)?;
+        let digits = |at: usize| label[1 + at..9 + at].iter().fold(0_u32, |sum, octet| sum << 4 ^ u32::from(*octet));
+        let [_, a, b, c] =
+            (digits(0) ^ digits(8) ^ digits(16).rotate_left(7) ^ digits(24).rotate_left(13)).to_be_bytes();
+        Some(Ipv4Addr::new(127, a, b, c))
     }
 
-    /// The proof: the number of the worker as an address.
-    pub fn answer(asker: &Asker<'_>, worker: usize, out: &mut [u8]) -> Option<usize> {
-        let [.., high, low] = (worker as u32).to_be_bytes();
-        compose::addresses(asker, &[IpAddr::V4(Ipv4Addr::new(127, 0, high, low))], 0, out)
+    /// Writes the proof, if `key` is a probe's question.
+    pub fn answer(key: &Key, asker: &Asker<'_>, out: &mut [u8]) -> Option<usize> {
+        compose::addresses(asker, &[IpAddr::V4(Self::proof(key.qname())?)], 0, out)
     }
 }
 
@@ -68,12 +85,12 @@ pub fn run(
             for cpu in &cpus {
                 pin(*cpu);
                 id = id.wrapping_add(1);
-                if let Err(error) = ask_udp(*address, &query, id) {
+                if let Err(error) = twice(|| ask_udp(*address, &query, id, name.proof)) {
                     held_by.push(format!("{address} does not answer over UDP on CPU {cpu}: {error}"));
                 }
             }
             id = id.wrapping_add(1);
-            if let Err(error) = ask_tcp(*address, &query, id) {
+            if let Err(error) = twice(|| ask_tcp(*address, &query, id, name.proof)) {
                 held_by.push(format!("{address} does not answer over TCP: {error}"));
             }
         }
@@ -86,23 +103,31 @@ pub fn run(
     }
 }
 
+/// Asks once more if a signal came between: a process that has just been woken up is well.
+fn twice(ask: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match ask() {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => ask(),
+        outcome => outcome,
+    }
+}
+
 fn query(name: &ProbeName) -> Vec<u8> {
-    let key = Key::new(name.0.as_wire(), Type::A, false, false).expect("a Name is legal");
+    let key = Key::new(name.name.as_wire(), Type::A, false, false).expect("a Name is legal");
     let mut octets = [0; compose::QUERY_MAX];
     let length = compose::upstream_query(&key, 0, None, false, &mut octets);
     octets[..length.expect("QUERY_MAX octets are enough for every query")].to_vec()
 }
 
-fn ask_udp(address: SocketAddr, query: &[u8], id: u16) -> io::Result<()> {
+fn ask_udp(address: SocketAddr, query: &[u8], id: u16, proof: Ipv4Addr) -> io::Result<()> {
     let socket = socket(address, Kind::DGRAM, Protocol::UDP)?;
     socket.connect(&address.into())?;
     socket.send(&with_id(query, id))?;
     let mut reply = [0; UDP_MIN];
     let length = (&socket).read(&mut reply)?;
-    check(&reply[..length], id)
+    check(&reply[..length], id, proof)
 }
 
-fn ask_tcp(address: SocketAddr, query: &[u8], id: u16) -> io::Result<()> {
+fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Ipv4Addr) -> io::Result<()> {
     let mut socket = socket(address, Kind::STREAM, Protocol::TCP)?;
     socket.connect_timeout(&address.into(), PATIENCE)?;
     let query = with_id(query, id);
@@ -112,7 +137,7 @@ fn ask_tcp(address: SocketAddr, query: &[u8], id: u16) -> io::Result<()> {
     socket.read_exact(&mut length)?;
     let mut reply = vec![0; u16::from_be_bytes(length).into()];
     socket.read_exact(&mut reply)?;
-    check(&reply, id)
+    check(&reply, id, proof)
 }
 
 fn socket(address: SocketAddr, kind: Kind, protocol: Protocol) -> io::Result<Socket> {
@@ -130,10 +155,10 @@ fn with_id(query: &[u8], id: u16) -> Vec<u8> {
     query
 }
 
-/// Only a worker answers the probe's name, with one address.
-fn check(reply: &[u8], id: u16) -> io::Result<()> {
-    let ours = reply.len() > HEADER && reply[..2] == id.to_be_bytes() && reply[3] << 4 == 0 && reply[6..8] == [0, 1];
-    if ours { Ok(()) } else { Err(io::Error::other("somebody else answered")) }
+/// Only an agent answers the probe's name with the proof, which is the last record's data.
+fn check(reply: &[u8], id: u16, proof: Ipv4Addr) -> io::Result<()> {
+    let answered = reply.len() > HEADER && reply[..2] == id.to_be_bytes() && reply[6..8] == [0, 1];
+    if answered && reply.ends_with(&proof.octets()) { Ok(()) } else { Err(io::Error::other("somebody else answered")) }
 }
 
 /// The CPUs this process may run on, by number.
@@ -147,4 +172,29 @@ fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     // If it cannot be done, the probe still proves that one worker serves.
     let _ = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_probes_name_has_a_proof() {
+        let probe = ProbeName::new(7);
+        assert_eq!(ProbeName::proof(probe.name.as_wire()), Some(probe.proof));
+        assert_ne!(probe.proof, ProbeName::new(8).proof);
+        let other: Name = "00000000000000000000000000000007.probe.nodens.example".parse().expect("legal");
+        assert_eq!(ProbeName::proof(other.as_wire()), None);
+        let short: Name = "7.probe.nodens.invalid".parse().expect("legal");
+        assert_eq!(ProbeName::proof(short.as_wire()), None);
+    }
+
+    // L07: a reply that any server with a wildcard would give is none.
+    #[test]
+    fn another_servers_answer_is_no_proof() {
+        let reply = [&[0, 9, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0][..], &[0; 20], &[127, 0, 0, 1]].concat();
+        assert!(check(&reply, 9, Ipv4Addr::new(127, 1, 2, 3)).is_err());
+        assert!(check(&reply, 9, Ipv4Addr::LOCALHOST).is_ok());
+        assert!(check(&reply, 8, Ipv4Addr::LOCALHOST).is_err());
+    }
 }

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use super::guest::{Guest, Way};
 use super::probe::ProbeName;
 use super::udp::{may_ask, refuse};
-use super::worker::{LINGER, LINGER_MAX, Worker};
+use super::worker::{DRAIN, LINGER, Worker, over};
 use crate::clients::{Kind, Place};
 use crate::metrics::{Arrival, Closed, Drop as Dropped};
 use crate::resolve::{Step, Turn};
@@ -71,14 +71,12 @@ pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> 
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = worker.stopping(), if until.is_none() => {
-                until = Some(Instant::now() + LINGER_MAX);
+                until = Some(Instant::now() + DRAIN);
                 continue;
             }
-            () = tokio::time::sleep(LINGER), if until.is_some() => return Ok(()),
+            () = tokio::time::sleep(LINGER), if until.is_some() && !worker.is_flying() => return Ok(()),
+            () = over(until) => return Ok(()),
         };
-        if until.is_some_and(|until| Instant::now() >= until) {
-            return Ok(());
-        }
         match accepted {
             Ok((stream, peer)) => {
                 let own = stream.local_addr().is_ok_and(|local| local.ip() == peer.ip());
@@ -270,7 +268,8 @@ impl Connection {
         if !self.pending.is_empty() {
             return (self.since.taken + WRITE, Closed::SlowWriter);
         }
-        if let Some(begun) = self.since.message {
+        // Whole messages that only wait for room are no torso.
+        if let Some(begun) = self.since.message.filter(|_| self.may_read()) {
             return (begun + MESSAGE, Closed::SlowReader);
         }
         if self.in_flight > 0 {
@@ -361,8 +360,7 @@ impl Connection {
                 return self.push(&out[..length]);
             }
         };
-        if worker.shared.probe.is(query.key()) {
-            let length = ProbeName::answer(&query.asker(), worker.index, out).ok_or(Closed::Malformed)?;
+        if let Some(length) = ProbeName::answer(query.key(), &query.asker(), out) {
             return self.push(&out[..length]);
         }
         count.queries.bump(Arrival::of(Transport::Tcp, client));

@@ -23,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::guest::{Guest, Way};
 use super::probe::ProbeName;
-use super::worker::{LINGER, LINGER_MAX, Worker};
+use super::worker::{DRAIN, LINGER, Worker, over};
 use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused};
 use crate::resolve::{Step, Turn};
 use crate::wire::{Query, Refusal, Transport, UDP_MAX, compose};
@@ -52,14 +52,12 @@ pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()>
         let mut guard = tokio::select! {
             guard = ready.readable() => guard?,
             () = worker.stopping(), if until.is_none() => {
-                until = Some(Instant::now() + LINGER_MAX);
+                until = Some(Instant::now() + DRAIN);
                 continue;
             }
-            () = tokio::time::sleep(LINGER), if until.is_some() => return Ok(()),
+            () = tokio::time::sleep(LINGER), if until.is_some() && !worker.is_flying() => return Ok(()),
+            () = over(until) => return Ok(()),
         };
-        if until.is_some_and(|until| Instant::now() >= until) {
-            return Ok(());
-        }
         match batch.receive(&socket) {
             Ok(received) => {
                 batch.answer(&worker, &socket, local, received);
@@ -74,7 +72,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()>
             }
             Err(Errno::EAGAIN) => guard.clear_ready(),
             // An ICMP error about an earlier reply; the error is gone with the asking.
-            Err(_) => {}
+            Err(_) => tokio::task::yield_now().await,
         }
     }
 }
@@ -202,8 +200,8 @@ fn answer_one(
             return refuse(worker, octets, refusal, Transport::Udp, out);
         }
     };
-    if worker.shared.probe.is(query.key()) {
-        return ProbeName::answer(&query.asker(), worker.index, out);
+    if let Some(length) = ProbeName::answer(query.key(), &query.asker(), out) {
+        return Some(length);
     }
     count.queries.bump(Arrival::of(Transport::Udp, client));
     let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(socket), peer));

@@ -18,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -61,6 +62,29 @@ struct Shared {
 struct Idle {
     socket: UdpSocket,
     opened: Instant,
+    _place: Place,
+}
+
+/// Idle sockets of the whole process, at most: each holds a descriptor and one of the host's ephemeral ports, which all
+/// workers, servers and other programs share. A question beyond it gets a new port, which guesses no easier.
+const IDLE_MAX: usize = 4096;
+
+static IDLE: AtomicUsize = AtomicUsize::new(0);
+
+/// A place among the idle sockets of the process.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let free = |idle: usize| (idle < IDLE_MAX).then_some(idle + 1);
+        IDLE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).is_ok().then_some(Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        IDLE.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// One question to one server: a socket nobody else uses until this is dropped.
@@ -127,9 +151,9 @@ impl UdpPool {
         let idle = shared.idle.borrow_mut().get_mut(&server).and_then(|slots| slots.remove(&slot));
         let usable = idle.filter(|idle| now.duration_since(idle.opened) < LIFETIME && shared.is_quiet(&idle.socket));
         let counter = if usable.is_some() { &shared.counters.udp_reused } else { &shared.counters.udp_opened };
-        let Idle { socket, opened } = match usable {
-            Some(idle) => idle,
-            None => Idle { socket: connect(server)?, opened: now },
+        let (socket, opened) = match usable {
+            Some(Idle { socket, opened, .. }) => (socket, opened),
+            None => (connect(server)?, now),
         };
         counter.set(counter.get() + 1);
         let pool = Rc::clone(shared);
@@ -142,6 +166,12 @@ impl UdpPool {
             slots.retain(|_, idle| now.duration_since(idle.opened) < LIFETIME);
             !slots.is_empty()
         });
+    }
+
+    /// Closes every idle socket and says how many that were: descriptors or ports are needed elsewhere.
+    pub fn give_up_idle(&self) -> usize {
+        let idle = std::mem::take(&mut *self.shared.idle.borrow_mut());
+        idle.values().map(HashMap::len).sum()
     }
 
     /// Number of idle sockets, over all servers.
@@ -255,9 +285,11 @@ impl Drop for UdpAsk {
     fn drop(&mut self) {
         // A query without its answer may be answered later, to whoever has the socket then.
         let clean = self.reuse == Reuse::Allowed && self.sent == self.answered;
-        if let Some(socket) = self.socket.take().filter(|_| clean) {
+        if let Some(socket) = self.socket.take().filter(|_| clean)
+            && let Some(place) = Place::take()
+        {
             let mut idle = self.pool.idle.borrow_mut();
-            idle.entry(self.server).or_default().insert(self.slot, Idle { socket, opened: self.opened });
+            idle.entry(self.server).or_default().insert(self.slot, Idle { socket, opened: self.opened, _place: place });
         }
     }
 }

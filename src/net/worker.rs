@@ -22,7 +22,6 @@ use super::exchange::ExchangeCounters;
 use super::guest::Guest;
 use super::listen::Sockets;
 use super::pilot;
-use super::probe::ProbeName;
 use super::stream::{Limits, StreamPool};
 use super::tls::Tls;
 use super::udp_pool::UdpPool;
@@ -39,10 +38,8 @@ const PORTS_PER_SERVER: usize = 4096;
 /// Time a stopping worker goes on listening after the last arrival: the traffic was given back before, but what was on its
 /// way by then is ours to answer.
 pub(super) const LINGER: Duration = Duration::from_millis(30);
-/// The same in all, should arrivals not end: without interception nobody gives the traffic back.
-pub(super) const LINGER_MAX: Duration = Duration::from_millis(300);
 /// Time a stopping worker gives what is still under way.
-const DRAIN: Duration = RESOLVE_TIMER.saturating_add(Duration::from_millis(250));
+pub(super) const DRAIN: Duration = RESOLVE_TIMER.saturating_add(Duration::from_millis(250));
 
 /// What all workers share.
 pub struct Shared {
@@ -52,8 +49,6 @@ pub struct Shared {
     pub tls: ArcSwap<HashMap<String, Tls>>,
     /// Woken when a server has become a suspect.
     pub suspects: Notify,
-    /// The name by which we ask ourselves.
-    pub probe: ProbeName,
     /// TCP connections open, of all workers.
     pub connections: AtomicUsize,
     /// True once the agent stops.
@@ -62,8 +57,6 @@ pub struct Shared {
 
 /// One worker. Lives on its thread.
 pub struct Worker {
-    /// Its number, from 0.
-    pub index: usize,
     pub shared: Arc<Shared>,
     pub resolver: Arc<Resolver<Guest>>,
     pub count: Arc<metrics::Worker>,
@@ -89,7 +82,6 @@ pub fn run(
     shared: Arc<Shared>,
     sockets: Sockets,
     count: Arc<metrics::Worker>,
-    index: usize,
     ready: impl FnOnce(),
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -97,7 +89,6 @@ pub fn run(
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let worker = Rc::new(Worker {
-            index,
             resolver: Arc::clone(&shared.resolver),
             shared,
             count,
@@ -195,6 +186,11 @@ impl Worker {
         *self.shared.stop.borrow()
     }
 
+    /// Whether any question is under way upstream; a stopping worker goes on serving meanwhile.
+    pub fn is_flying(&self) -> bool {
+        self.resolver.in_flight() > 0
+    }
+
     /// Completes when the agent stops.
     pub async fn stopping(&self) {
         let mut stop = self.shared.stop.clone();
@@ -212,6 +208,14 @@ impl Worker {
         if tokio::time::timeout(DRAIN, all_done).await.is_err() {
             tracing::warn!(under_way = self.under_way.get(), "stopped with questions still under way");
         }
+    }
+}
+
+/// Completes at `until`; never, if there is no such moment.
+pub(super) async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -30,11 +30,14 @@ use crate::upstream::{Group, Upstreams};
 use crate::wire::compose::{self, TtlRule};
 use crate::wire::{Asker, Ede, Key, Kind, Query, Rcode, Type, edit, name};
 use loops::Loops;
-use pursuit::{Landing, Pace, Pursuit};
+use pursuit::{Cause, Landing, Pace, Pursuit};
 
 /// An answer that is not ready by then is not sent: nobody waits any more, and saved-up answers let go at once are a
 /// weapon (DNSBomb, CVE-2024-33655).
 pub const DISCARD: Duration = Duration::from_millis(4500);
+
+/// Lifetime in seconds below which a prefetch would ask as often as not to have a cache; CoreDNS gives cluster names 5 s.
+const PREFETCH_MIN: u32 = 5;
 
 /// What a plan means while it is in force. Replaced as a whole.
 pub struct Active {
@@ -222,14 +225,14 @@ impl<W: Waiter> Resolver<W> {
     fn route(&self, at: &Passage<'_>, errand: Errand<'_>, waiter: impl FnOnce() -> W, out: &mut [u8]) -> Step<W> {
         let Errand { key, want } = errand;
         let plan = &at.turn.active.plan;
-        match self.cache.lookup(key, || at.group.recovered(), at.turn.now) {
+        match self.cache.lookup(key, || at.group.replied(), at.turn.now) {
             Found::Fresh { entry, age } => {
                 at.turn.count.lookups.bump(Lookup::Fresh);
                 match render(&entry, &at.asker, want, TtlRule::Age(age), at.lifetimes, out) {
                     Rendered::AskItself => {
                         self.route(at, Errand { key: &key.with_type(Type::AAAA), want: Want::Itself }, waiter, out)
                     }
-                    Rendered::Reply(length) => match self.prefetch(at, key, &entry, age) {
+                    Rendered::Reply(length) => match self.prefetch(at, key, &entry) {
                         Some(flight) => Step::ReplyAndLaunch(length, flight),
                         None => Step::Reply(length),
                     },
@@ -277,9 +280,8 @@ impl<W: Waiter> Resolver<W> {
         out: &mut [u8],
     ) -> Step<W> {
         let Errand { key, want } = errand;
-        let Turn { active, count, now } = at.turn;
-        let recheck = active.plan.cache.recheck;
-        let held = failed || entry.refresh_is_held(self.cache.epoch(), now, at.group.recovered(), recheck);
+        let Turn { count, now, .. } = at.turn;
+        let held = failed || entry.refresh_is_held(self.cache.epoch(), now, at.group.replied());
         let at_once = held
             || at.lifetimes.client_timeout.is_zero()
             || at.group.is_silent(now)
@@ -326,17 +328,13 @@ impl<W: Waiter> Resolver<W> {
         turn.count.stale_answers.bump();
         let rendered = match render(entry, asker, want, stale, lifetimes, out) {
             // Only with strip-if-a: the stale A answer holds no address, so AAAA decides.
-            Rendered::AskItself => {
-                match self.cache.lookup(&key.with_type(Type::AAAA), || group.recovered(), turn.now) {
-                    Found::Fresh { entry, age } => {
-                        render(&entry, asker, Want::Itself, TtlRule::Age(age), lifetimes, out)
-                    }
-                    Found::Stale { entry, .. } => render(&entry, asker, Want::Itself, stale, lifetimes, out),
-                    Found::Failed(_) | Found::Vacant => {
-                        return compose::failure(asker, Rcode::SERVFAIL, Some(Ede::NO_REACHABLE_AUTHORITY), out);
-                    }
+            Rendered::AskItself => match self.cache.lookup(&key.with_type(Type::AAAA), || group.replied(), turn.now) {
+                Found::Fresh { entry, age } => render(&entry, asker, Want::Itself, TtlRule::Age(age), lifetimes, out),
+                Found::Stale { entry, .. } => render(&entry, asker, Want::Itself, stale, lifetimes, out),
+                Found::Failed(_) | Found::Vacant => {
+                    return compose::failure(asker, Rcode::SERVFAIL, Some(Ede::NO_REACHABLE_AUTHORITY), out);
                 }
-            }
+            },
             rendered => rendered,
         };
         match rendered {
@@ -389,19 +387,27 @@ impl<W: Waiter> Resolver<W> {
             at.turn.count.flights_shed.bump();
             return None;
         }
-        let ticket = self.flights.refresh(key)?;
+        let ticket = self.flights.refresh(key, Lapse::Passed)?;
         Some(Box::new(Flight::new(at, ticket, stale, None, None, Pace::Idle)))
     }
 
-    fn prefetch(&self, at: &Passage<'_>, key: &Key, entry: &Entry, age: u32) -> Option<Box<Flight<W>>> {
+    fn prefetch(&self, at: &Passage<'_>, key: &Key, entry: &Arc<Entry>) -> Option<Box<Flight<W>>> {
         let prefetch = at.turn.active.plan.cache.prefetch?;
         let hits = entry.count_hit(prefetch.hits);
-        let due = u64::from(age) * 100 >= u64::from(entry.lifetime()) * u64::from(100 - prefetch.at_percent);
+        let due =
+            entry.lifetime() >= PREFETCH_MIN && entry.is_in_last(prefetch.at_percent, self.cache.epoch(), at.turn.now);
         if !due || hits < prefetch.hits || !entry.claim_prefetch() {
             return None;
         }
         at.turn.count.prefetches.bump();
-        self.refresh(at, key, None)
+        if self.flights.len() >= at.turn.active.plan.limits.in_flight {
+            return None;
+        }
+        let ticket = self.flights.refresh(key, Lapse::Ahead)?;
+        // Who asks once the entry has expired waits for this flight, as long as for any other.
+        let (left, _) = entry.remaining(self.cache.epoch(), at.turn.now);
+        let lapses_at = at.turn.now + Duration::from_secs(left) + at.lifetimes.client_timeout;
+        Some(Box::new(Flight::new(at, ticket, Some(Arc::clone(entry)), Some(lapses_at), None, Pace::Idle)))
     }
 
     /// The moment has come at which those with a stale answer get it; the flight goes on.
@@ -438,17 +444,22 @@ impl<W: Waiter> Resolver<W> {
                 let answer = Answer { key: &key, entry: &entry, age: 0, lifetimes: &lifetimes, group: &group };
                 self.answer_fresh(turn, &answer, ticket.land(), out)
             }
-            Landing::Failure { rcode, ede, silent } => {
+            Landing::Failure { rcode, ede, cause } => {
                 // Who came when the entry was no good any more has parked behind the same flight; what counts is whether
                 // it was usable when it was asked for.
                 let epoch = self.cache.epoch();
                 let usable = |at| stale.as_ref().filter(|entry| entry.freshness(epoch, at) != Freshness::Gone);
                 let key = ticket.key().clone();
-                if let Some(entry) = usable(now) {
-                    entry.hold_refresh(epoch, now + recheck);
-                } else {
-                    self.cache.store_failure(&key, rcode, ede, silent, &lifetimes, now);
-                    count.stored.bump(Stored::Failure);
+                let silent = cause == Cause::Silence;
+                match usable(now) {
+                    _ if cause == Cause::Own => count.flights_shed.bump(),
+                    // Ahead of its expiry nothing is lost yet: it is asked again then.
+                    Some(entry) if matches!(entry.freshness(epoch, now), Freshness::Fresh { .. }) => {}
+                    Some(entry) => entry.hold_refresh(epoch, now, recheck, silent),
+                    None => {
+                        self.cache.store_failure(&key, rcode, ede, silent, &lifetimes, now);
+                        count.stored.bump(Stored::Failure);
+                    }
                 }
                 let (in_time, late): (Vec<_>, Vec<_>) =
                     ticket.land().into_iter().partition(|it| usable(it.since).is_some());

@@ -49,6 +49,8 @@ pub struct Pursuit {
     next_send: Instant,
     deadline: Instant,
     replied: bool,
+    no_room: bool,
+    began: Instant,
     landed: Option<Landing>,
     suspicion: bool,
 }
@@ -116,6 +118,8 @@ pub enum Event {
     Answer(Box<Response>),
     /// The network refused: closed port, no route, broken stream, no socket to be had.
     Broken,
+    /// We have used up something of our own, sockets or places in a queue; it says nothing about the server.
+    NoRoom,
     /// Something came that is not the answer, though nearly: somebody guesses, or the server is confused.
     NearMiss,
 }
@@ -124,12 +128,23 @@ pub enum Event {
 #[derive(Debug)]
 pub enum Landing {
     Answer(Box<Response>),
-    /// `silent`: no server said anything.
+    /// No answer, and why.
     Failure {
         rcode: Rcode,
         ede: Option<Ede>,
-        silent: bool,
+        cause: Cause,
     },
+}
+
+/// What a failure says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// About the name: a server said so, or answered others meanwhile. Holds for its time.
+    Name,
+    /// About us: we had no room. Says nothing, is never remembered.
+    Own,
+    /// About the group: nobody there said anything. Void as soon as somebody does.
+    Silence,
 }
 
 impl Pursuit {
@@ -144,6 +159,8 @@ impl Pursuit {
             next_send: now,
             deadline: started + RESOLVE_TIMER,
             replied: false,
+            no_room: false,
+            began: now,
             landed: None,
             suspicion: false,
         }
@@ -199,6 +216,12 @@ impl Pursuit {
                 }
                 self.try_the_next(now);
             }
+            Event::NoRoom => {
+                self.no_room = true;
+                let it = &mut self.tries[attempt];
+                it.state = State::Superseded;
+                it.outstanding = None;
+            }
             // The first near miss moves the question to where guessing is hopeless (PowerDNS: spoof-nearmiss-max = 1);
             // a valid datagram is still welcome, so that a forger cannot decide what we hear.
             Event::NearMiss => {
@@ -230,7 +253,7 @@ impl Pursuit {
         };
         self.group.on_reply(&server, now.saturating_duration_since(self.tries[attempt].last_sent), now);
         if response.edns_seen() {
-            server.note_edns();
+            self.group.note_edns(&server, now);
         }
         if response.truncated() && via == Via::Datagram {
             // RFC 7766 section 5. What a truncated answer holds is never used.
@@ -249,7 +272,7 @@ impl Pursuit {
             // A server that refers us elsewhere does not resolve; we do not iterate.
             Kind::Referral => self.fail(attempt, Rcode::SERVFAIL, now),
             Kind::Answer | Kind::NoData { .. } | Kind::NxDomain { .. } => {
-                if edns == Edns::Without && !server.knows_edns() && !self.group.is_plain(&server, now) {
+                if edns == Edns::Without && !self.group.knows_edns(&server, now) && !self.group.is_plain(&server, now) {
                     self.group.note_plain(&server, self.why_plain(&server), now);
                 }
                 self.landed = Some(Landing::Answer(response));
@@ -333,7 +356,7 @@ impl Pursuit {
         let in_vain = it.edns == Edns::With && it.via == Via::Datagram && it.sends >= EDNS_SENDS;
         let address = it.server.address;
         let tried = self.tries.iter().any(|it| it.server.address == address && it.edns == Edns::Without);
-        if !in_vain || it.server.knows_edns() || tried {
+        if !in_vain || self.group.knows_edns(&it.server, now) || tried {
             return None;
         }
         let server = Arc::clone(&it.server);
@@ -346,6 +369,10 @@ impl Pursuit {
             let late = now.saturating_duration_since(it.last_sent) >= patience;
             if it.state == State::Waiting && late && !it.overdue {
                 it.overdue = true;
+                // A server that answers others is alive: it is this name that has no answer.
+                if it.server.replied_since(it.last_sent, &self.group) {
+                    continue;
+                }
                 self.suspicion |= self.group.on_failure(&it.server, now);
             }
         }
@@ -360,10 +387,17 @@ impl Pursuit {
         let first = said.next();
         let agreed = first.filter(|rcode| said.all(|other| other == *rcode));
         let rcode = agreed.filter(|_| !self.tries.iter().any(|it| it.state == State::Waiting));
+        let cause = if self.no_room {
+            Cause::Own
+        } else if self.replied || self.group.replied_since(self.began) {
+            Cause::Name
+        } else {
+            Cause::Silence
+        };
         Landing::Failure {
             rcode: rcode.unwrap_or(Rcode::SERVFAIL),
-            ede: (!self.replied).then_some(Ede::NO_REACHABLE_AUTHORITY),
-            silent: !self.replied,
+            ede: (!self.replied && !self.no_room).then_some(Ede::NO_REACHABLE_AUTHORITY),
+            cause,
         }
     }
 }

@@ -30,12 +30,26 @@ fn ids_are_uniform() {
 #[test]
 fn ids_under_way_differ() {
     let (connection, mut dice, query) = (connection(), dice(), query(0));
-    for asked_so_far in 0..connection.limits.in_flight {
-        assert!(connection.has_room());
+    for asked_so_far in 0..IDS_KEPT {
+        assert!(connection.has_room(), "names that nobody answers must not starve the others");
         drop(connection.ask(&asked(&query, Transport::Tcp), &mut dice).expect("there is room"));
+        connection.outgoing.borrow_mut().clear();
         assert_eq!(connection.waiting.borrow().len(), asked_so_far + 1);
     }
     assert!(!connection.has_room());
+}
+
+#[test]
+fn questions_with_askers_fill_a_connection() {
+    let (connection, mut dice, query) = (connection(), dice(), query(0));
+    let mut tickets = Vec::new();
+    for _ in 0..connection.limits.in_flight {
+        assert!(connection.has_room());
+        tickets.push(connection.ask(&asked(&query, Transport::Tcp), &mut dice).expect("there is room"));
+    }
+    assert!(!connection.has_room());
+    drop(tickets);
+    assert!(connection.has_room());
 }
 
 /// The late answer to a question somebody gave up does not answer the one that got its ID.
