@@ -36,8 +36,8 @@ use pursuit::{Cause, Landing, Pace, Pursuit};
 /// weapon (DNSBomb, CVE-2024-33655).
 pub const DISCARD: Duration = Duration::from_millis(4500);
 
-/// Lifetime in seconds below which a prefetch would ask as often as not to have a cache; CoreDNS gives cluster names 5 s.
-const PREFETCH_MIN: u32 = 5;
+/// Lifetime in seconds below which an answer is not refreshed ahead: of a single second there is nothing to be ahead of.
+const PREFETCH_MIN: u32 = 2;
 
 /// What a plan means while it is in force. Replaced as a whole.
 pub struct Active {
