@@ -119,6 +119,8 @@ impl Agent {
             tls: ArcSwap::from_pointee(tls),
             suspects: Notify::new(),
             connections: AtomicUsize::new(0),
+            idle_connections: AtomicUsize::new(0),
+            make_room: Notify::new(),
             stop: stopping.clone(),
         });
         // One more writer for the control thread.

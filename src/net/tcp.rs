@@ -127,10 +127,25 @@ fn admit(worker: &Rc<Worker>, peer: SocketAddr, own: bool) -> Option<Seat> {
     let open = worker.shared.connections.fetch_add(1, Ordering::Relaxed);
     let seat = Seat { _place: place, worker: Rc::clone(worker) };
     if open >= limits.tcp_connections && !worker.idle_connections.borrow_mut().close_oldest() {
-        worker.count.tcp_closed.bump(Closed::Limit);
-        return None;
+        if worker.shared.idle_connections.load(Ordering::Relaxed) == 0 {
+            worker.count.tcp_closed.bump(Closed::Limit);
+            return None;
+        }
+        // Another worker's idle connection gives way.
+        worker.shared.make_room.notify_waiters();
     }
     Some(seat)
+}
+
+/// Closes this worker's oldest idle connection whenever another worker is in need of room, until the runtime ends.
+pub async fn make_room(worker: Rc<Worker>) {
+    loop {
+        worker.shared.make_room.notified().await;
+        let limit = worker.active().plan.limits.tcp_connections;
+        if worker.shared.connections.load(Ordering::Relaxed) > limit {
+            worker.idle_connections.borrow_mut().close_oldest();
+        }
+    }
 }
 
 impl Idle {
@@ -222,8 +237,7 @@ impl Connection {
                 return Closed::Client;
             }
             let waiting = drained && self.unread.is_empty();
-            let ticket = waiting.then(|| self.worker.idle_connections.borrow_mut().enter(&evicted));
-            let registered = ticket.map(|number| Registered { worker: Rc::clone(&self.worker), number });
+            let registered = waiting.then(|| Registered::new(&self.worker, &evicted));
             let (deadline, reason) = self.deadline();
             let interest = match (self.may_read(), self.pending.is_empty()) {
                 (true, true) => Some(Interest::READABLE),
@@ -423,8 +437,17 @@ struct Registered {
     number: u64,
 }
 
+impl Registered {
+    fn new(worker: &Rc<Worker>, wake: &Rc<Notify>) -> Self {
+        worker.shared.idle_connections.fetch_add(1, Ordering::Relaxed);
+        let number = worker.idle_connections.borrow_mut().enter(wake);
+        Self { worker: Rc::clone(worker), number }
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.worker.shared.idle_connections.fetch_sub(1, Ordering::Relaxed);
         self.worker.idle_connections.borrow_mut().waiting.remove(&self.number);
     }
 }

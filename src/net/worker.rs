@@ -51,6 +51,10 @@ pub struct Shared {
     pub suspects: Notify,
     /// TCP connections open, of all workers.
     pub connections: AtomicUsize,
+    /// Those of them that wait for their client.
+    pub idle_connections: AtomicUsize,
+    /// Told when a worker needs a place for a connection and has no idle one to close.
+    pub make_room: Notify,
     /// True once the agent stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -111,6 +115,7 @@ pub fn run(
             serving.push(tokio::task::spawn_local(tcp::serve(Rc::clone(&worker), listener)));
         }
         let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+        let room = tokio::task::spawn_local(tcp::make_room(Rc::clone(&worker)));
         ready();
         for task in serving {
             // A socket that fails for good ends its task; the others serve on.
@@ -120,6 +125,7 @@ pub fn run(
         }
         worker.drain().await;
         sweeper.abort();
+        room.abort();
         Ok(())
     })
 }

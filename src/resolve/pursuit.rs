@@ -35,6 +35,10 @@ const IDLE_RETRY: Duration = Duration::from_secs(1);
 const STREAM_RETRY: Duration = Duration::from_secs(1);
 /// Unanswered sends after which a server that never answered with EDNS is asked without (RFC 6891 section 7).
 const EDNS_SENDS: u32 = 3;
+/// Times a server is asked over streams that break.
+const STREAM_ASKS: u32 = 3;
+/// Pause before a question whose connection broke is asked again.
+const BREATH: Duration = Duration::from_millis(50);
 /// Once some server has said that it cannot, the silent ones get this long.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -215,6 +219,9 @@ impl Pursuit {
                     self.suspicion |= self.group.on_failure(&server, now);
                 }
                 self.try_the_next(now);
+                if self.next_send > now {
+                    self.ask_again_over_a_stream(attempt, now);
+                }
             }
             Event::NoRoom => {
                 self.no_room = true;
@@ -296,6 +303,18 @@ impl Pursuit {
         let tried: Vec<SocketAddr> = self.tries.iter().map(|it| it.server.address).collect();
         if self.group.choose(&tried, 0).is_some() {
             self.next_send = now;
+        }
+    }
+
+    /// A connection may break under a question through no fault of the server's: with nobody else to ask, it is asked again.
+    fn ask_again_over_a_stream(&mut self, attempt: usize, now: Instant) {
+        let it = &mut self.tries[attempt];
+        if self.group.protocol != Protocol::Udp && it.sends < STREAM_ASKS {
+            it.state = State::Waiting;
+            // Ready to be sent again as soon as anything may be.
+            it.last_sent = now.checked_sub(STREAM_RETRY).unwrap_or(now);
+            it.overdue = true;
+            self.next_send = now + BREATH;
         }
     }
 

@@ -72,6 +72,8 @@ pub(super) fn run(
         let mut follow = JoinSet::new();
         let active = plans.borrow_and_update().clone();
         follow_members(inner, &mut follow, &active, own);
+        // The endpoints' tasks have had their turn, and with it their ports and socket, before anybody is told.
+        tokio::task::yield_now().await;
         let _ = ready.send(());
         loop {
             tokio::select! {
