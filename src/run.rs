@@ -138,6 +138,9 @@ impl Agent {
             prober: None,
             plane: None,
         };
+        if agent.inner.shared.active.load().plan.node.is_none() {
+            agent.warn_of_absent_addresses();
+        }
         let (ready, awaited) = mpsc::channel();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, ready, cells) = (Arc::clone(&shared), ready.clone(), agent.inner.metrics.worker(index));
@@ -159,6 +162,15 @@ impl Agent {
         agent.start_plane()?;
         agent.start_probing()?;
         Ok(agent)
+    }
+
+    /// Addresses may be bound before they exist; with nobody there to put them on the host, that is worth a word.
+    fn warn_of_absent_addresses(&self) {
+        for address in &self.addresses {
+            if std::net::UdpSocket::bind((address.ip(), 0)).is_err() {
+                tracing::warn!(%address, "this address is not on this host yet; nobody can reach it until it is");
+            }
+        }
     }
 
     /// Goes to work on the host, if the plan wants that.

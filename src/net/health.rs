@@ -47,6 +47,8 @@ pub async fn watch(shared: Arc<Shared>, udp: UdpPool, streams: StreamPool, mut d
                 }
                 Entry::Vacant(never) => {
                     never.insert(now);
+                    let (upstream, address, failures) = (&group.name, server.address, server.fails());
+                    tracing::warn!(upstream, server = %address, failures, "the server does not answer; probing it");
                     let random = u128::from(dice.next_u64()) << 64 | u128::from(dice.next_u64());
                     prober.shared.resolver.loops.name(&group, random, now)
                 }

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use super::guest::{Guest, Way};
 use super::probe::ProbeName;
 use super::udp::{may_ask, refuse};
-use super::worker::Worker;
+use super::worker::{LINGER, LINGER_MAX, Worker};
 use crate::clients::{Kind, Place};
 use crate::metrics::{Arrival, Closed, Drop as Dropped};
 use crate::resolve::{Step, Turn};
@@ -36,6 +36,8 @@ const FIRST: Duration = Duration::from_secs(3);
 const MESSAGE: Duration = Duration::from_secs(3);
 /// A connection without a question or an answer is closed after this time (TCP_IDLE); told to clients (RFC 7828).
 pub const IDLE: Duration = Duration::from_secs(10);
+/// A connection without a question is kept so long while the agent stops.
+const PARTING: Duration = Duration::from_millis(200);
 /// A client that does not take its answers has this long (TCP_WRITE).
 const WRITE: Duration = Duration::from_secs(5);
 /// Questions of one connection under way; then reading pauses (TCP_INFLIGHT).
@@ -63,11 +65,20 @@ pub struct Idle {
 /// # Errors
 /// None: what fails is tried again.
 pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> {
+    // Set once the agent stops. A connection left in the kernel's queue would be reset.
+    let mut until = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = worker.stopping() => return Ok(()),
+            () = worker.stopping(), if until.is_none() => {
+                until = Some(Instant::now() + LINGER_MAX);
+                continue;
+            }
+            () = tokio::time::sleep(LINGER), if until.is_some() => return Ok(()),
         };
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Ok(());
+        }
         match accepted {
             Ok((stream, peer)) => {
                 let own = stream.local_addr().is_ok_and(|local| local.ip() == peer.ip());
@@ -155,6 +166,8 @@ struct Connection {
     queue: mpsc::Sender<Box<[u8]>>,
     since: Moments,
     client: Client,
+    /// The agent stops.
+    parting: bool,
 }
 
 /// When things last moved, for the deadlines.
@@ -195,6 +208,7 @@ impl Connection {
             queue,
             since: Moments { active: now, message: None, taken: now },
             client: Client::New,
+            parting: false,
         }
     }
 
@@ -230,7 +244,10 @@ impl Connection {
                     continue;
                 }
                 () = evicted.notified() => return Closed::Limit,
-                () = worker.stopping(), if drained => return Closed::Shutdown,
+                () = worker.stopping(), if !self.parting => {
+                    self.parting = true;
+                    continue;
+                }
                 () = tokio::time::sleep_until(deadline.into()) => return reason,
             };
             drop(registered);
@@ -260,8 +277,12 @@ impl Connection {
             // Every flight ends by itself, far sooner.
             return (self.since.active + WRITE + IDLE, Closed::Error);
         }
-        let patience = if self.client == Client::New { FIRST } else { IDLE };
-        (self.since.active + patience, Closed::Idle)
+        match self.client {
+            // A client that has just connected may have asked already.
+            _ if self.parting => (self.since.active + PARTING, Closed::Shutdown),
+            Client::New => (self.since.active + FIRST, Closed::Idle),
+            Client::Asking | Client::Done => (self.since.active + IDLE, Closed::Idle),
+        }
     }
 
     fn read(&mut self) -> io::Result<()> {
@@ -354,7 +375,9 @@ impl Connection {
             Guest::new(&query, Transport::Tcp, Way::Tcp(queue))
         };
         let turn = Turn { active: &active, count, now: Instant::now() };
-        match worker.resolver.on_query(turn, &query, client, waiter, out) {
+        let step = worker.resolver.on_query(turn, &query, client, waiter, out);
+        worker.log(&query, self.peer, Transport::Tcp, step.label());
+        match step {
             Step::Reply(length) => {
                 worker.replied(&out[..length]);
                 self.push(&out[..length])

@@ -23,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::guest::{Guest, Way};
 use super::probe::ProbeName;
-use super::worker::Worker;
+use super::worker::{LINGER, LINGER_MAX, Worker};
 use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused};
 use crate::resolve::{Step, Turn};
 use crate::wire::{Query, Refusal, Transport, UDP_MAX, compose};
@@ -46,11 +46,20 @@ pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()>
     )]
     let ready = AsyncFd::with_interest(Arc::clone(&socket), Interest::READABLE)?;
     let mut batch = Batch::new();
+    // Set once the agent stops.
+    let mut until = None;
     loop {
         let mut guard = tokio::select! {
             guard = ready.readable() => guard?,
-            () = worker.stopping() => return Ok(()),
+            () = worker.stopping(), if until.is_none() => {
+                until = Some(Instant::now() + LINGER_MAX);
+                continue;
+            }
+            () = tokio::time::sleep(LINGER), if until.is_some() => return Ok(()),
         };
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Ok(());
+        }
         match batch.receive(&socket) {
             Ok(received) => {
                 batch.answer(&worker, &socket, local, received);
@@ -199,7 +208,9 @@ fn answer_one(
     count.queries.bump(Arrival::of(Transport::Udp, client));
     let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(socket), peer));
     let turn = Turn { active: &active, count, now };
-    match worker.resolver.on_query(turn, &query, client, waiter, out) {
+    let step = worker.resolver.on_query(turn, &query, client, waiter, out);
+    worker.log(&query, peer, Transport::Udp, step.label());
+    match step {
         Step::Reply(length) => Some(worker.replied(&out[..length])),
         Step::ReplyAndLaunch(length, flight) => {
             worker.launch(flight);

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -27,13 +28,19 @@ use super::tls::Tls;
 use super::udp_pool::UdpPool;
 use super::{tcp, udp};
 use crate::metrics;
+use crate::plan::QueryLog;
 use crate::resolve::pursuit::RESOLVE_TIMER;
 use crate::resolve::{Active, Flight, Resolver};
-use crate::wire::MESSAGE_MAX;
+use crate::wire::{MESSAGE_MAX, Query, Transport, name};
 
 /// Upstream ports of one worker for one server: as many must an attacker guess among (2^12, P01). Not shared out between
 /// the workers: steering may give all the work to one of them.
 const PORTS_PER_SERVER: usize = 4096;
+/// Time a stopping worker goes on listening after the last arrival: the traffic was given back before, but what was on its
+/// way by then is ours to answer.
+pub(super) const LINGER: Duration = Duration::from_millis(30);
+/// The same in all, should arrivals not end: without interception nobody gives the traffic back.
+pub(super) const LINGER_MAX: Duration = Duration::from_millis(300);
 /// Time a stopping worker gives what is still under way.
 const DRAIN: Duration = RESOLVE_TIMER.saturating_add(Duration::from_millis(250));
 
@@ -67,6 +74,8 @@ pub struct Worker {
     /// Replies that are not part of a batch are written here.
     pub scratch: RefCell<Box<[u8]>>,
     under_way: Cell<usize>,
+    /// Queries seen by the query log.
+    logged: Cell<u32>,
     landed: Notify,
     /// Connections of this worker that wait for their client, oldest first, by the number they were given.
     pub idle_connections: RefCell<tcp::Idle>,
@@ -98,6 +107,7 @@ pub fn run(
             dice: RefCell::new(rand::make_rng()),
             scratch: RefCell::new(vec![0; MESSAGE_MAX].into_boxed_slice()),
             under_way: Cell::new(0),
+            logged: Cell::new(0),
             landed: Notify::new(),
             idle_connections: RefCell::default(),
         });
@@ -164,10 +174,25 @@ impl Worker {
         });
     }
 
+    /// Logs `query` if the plan wants it logged, with what became of it.
+    pub fn log(&self, query: &Query<'_>, client: SocketAddr, transport: Transport, outcome: &'static str) {
+        let QueryLog::OneIn(many) = self.active().plan.log.queries else { return };
+        self.logged.set(self.logged.get().wrapping_add(1));
+        if self.logged.get().is_multiple_of(many.max(1)) {
+            let name = name::escape(query.qname());
+            tracing::info!(%client, %name, r#type = %query.qtype(), ?transport, outcome, "query");
+        }
+    }
+
     /// Counts a reply about to be sent, and gives its length.
     pub fn replied(&self, reply: &[u8]) -> usize {
         self.count.count_reply(reply);
         reply.len()
+    }
+
+    /// Whether the agent stops.
+    pub fn is_stopping(&self) -> bool {
+        *self.shared.stop.borrow()
     }
 
     /// Completes when the agent stops.

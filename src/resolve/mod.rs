@@ -536,6 +536,21 @@ impl<W: Waiter> Resolver<W> {
     }
 }
 
+// === impl Step ===
+
+impl<W> Step<W> {
+    /// What it is, for the query log.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Drop(_) => "dropped",
+            Self::Launch(_) => "asked upstream",
+            Self::Parked => "waits",
+            Self::Reply(_) => "answered",
+            Self::ReplyAndLaunch(..) => "answered, refreshed",
+        }
+    }
+}
+
 // === impl Flight ===
 
 impl<W> Flight<W> {
