@@ -11,7 +11,7 @@ use crate::eye;
 use crate::life::Clients;
 use crate::stage::servers::Server;
 use crate::stage::{CLUSTER_IPS, Flavour, OWN_IPS, Servers, Stage, endpoints_of};
-use crate::stream::{Load, Transport, for_a_while};
+use crate::stream::{Count, Load, Transport, for_a_while};
 
 fn all() -> Vec<IpAddr> {
     [CLUSTER_IPS, OWN_IPS].concat()
@@ -141,4 +141,43 @@ fn the_rules_leave_nothing_tracked() {
         }
     }
     assert_eq!(eye::tracked(&stage.node), [""; 0]);
+}
+
+/// How a stream from the node itself to an IPv6 address fares that is put on `lo` with these flags when it begins to be
+/// intercepted.
+fn when_the_address_appears(flags: &str) -> Option<Count> {
+    let stage = Stage::build(Flavour::Nftables)?;
+    let address = CLUSTER_IPS[1];
+    // Freely bound, as the agent does: the address comes later.
+    stage.node.sysctl("net/ipv6/ip_nonlocal_bind", "1");
+    let server = Server { listens: (address, 53).into(), says: [10, 8, 8, 8].into() };
+    let _server = Servers::start(&stage.node, vec![server]);
+    stage.node.nft(&rules());
+    let stream = Load::to(&[address]).rate(500, 0).start(&stage.node);
+    for_a_while(Duration::from_millis(200));
+    stage.node.ip(&format!("address add {address} dev lo {flags}"));
+    switch(&stage, "add");
+    let on = Instant::now();
+    for_a_while(Duration::from_millis(300));
+    let count = stream.stop();
+    println!("{count}");
+    Some(count.since(on))
+}
+
+/// A connected IPv6 socket keeps its route until a route above it changes in the same table (IPv4 looks again at every
+/// new address). The local table is another one, so without a prefix route the host's packets, untracked by now, leave
+/// by the old route and are lost.
+#[test]
+fn an_ipv6_address_without_its_prefix_route_loses_the_hosts_connected_sockets() {
+    let Some(count) = when_the_address_appears("nodad noprefixroute") else { return };
+    let lost = count.failed();
+    assert!(lost.all.iter().filter(|it| it.kept_port).count() >= 5, "the kernel does it by itself:\n{count}");
+    assert_eq!(lost.len() + count.agent().len(), count.len(), "{count}");
+}
+
+/// With the prefix route in the main table they follow at once.
+#[test]
+fn an_ipv6_address_with_its_prefix_route_keeps_the_hosts_connected_sockets() {
+    let Some(count) = when_the_address_appears("nodad") else { return };
+    count.assert_all_by_agent();
 }

@@ -181,6 +181,10 @@ fn forget_changes(value: &mut Value) {
             for key in ["handle", "expires", "packets", "bytes"] {
                 map.remove(key);
             }
+            // nft 1.0.6 prints the flag of an owned table wrongly: as any string that comes to its hand.
+            if let Some(Value::Object(table)) = map.get_mut("table") {
+                table.remove("flags");
+            }
             map.values_mut().for_each(forget_changes);
             if let Some(Value::Array(elements)) = map.get_mut("elem") {
                 elements.sort_by_key(Value::to_string);

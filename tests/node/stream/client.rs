@@ -161,8 +161,8 @@ impl Due {
         if self.per_second == 0 {
             return 0;
         }
-        self.until = self.until.max(now.checked_sub(CATCH_UP).unwrap_or(now));
         let each = Duration::from_secs(1) / self.per_second;
+        self.until = self.until.max(now.checked_sub(CATCH_UP.max(each)).unwrap_or(now));
         let mut due = 0;
         while self.until + each <= now {
             self.until += each;
