@@ -46,16 +46,19 @@ impl Agent {
     /// The agent's socket.
     ///
     /// # Errors
-    /// [`Trouble::Config`] if the configuration has to be read for it, and cannot.
+    /// [`Trouble::Config`] if the configuration has to be read for it, and cannot; [`Trouble::Refused`] if it has none.
     pub(super) fn socket(&self) -> Result<PathBuf, Trouble> {
         if let Some(control) = &self.control {
             return Ok(control.clone());
         }
-        if self.config.config.is_some() {
+        if let Some(file) = &self.config.config {
             let plan = self.config.load().map_err(Trouble::Config)?;
-            if let Some(control) = &plan.http.control {
-                return Ok(control.clone());
-            }
+            return plan.http.control.clone().ok_or_else(|| {
+                Trouble::Refused(format!(
+                    "`http.control` is off in {}: this agent has no socket; set `http.control`, or name one with --control",
+                    file.display()
+                ))
+            });
         }
         Ok(PATH.into())
     }
@@ -134,7 +137,10 @@ impl fmt::Display for Trouble {
                 write!(f, "the agent at {socket} cannot be reached: {error}")?;
                 match error.kind() {
                     io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                        f.write_str("; is it running? (--control SOCKET or -c FILE say where)")
+                        f.write_str(
+                        "; is it running? (--control SOCKET or -c FILE say where; \
+                         an agent without a file has no socket: give it `http: { control: PATH }`)",
+                    )
                     }
                     io::ErrorKind::PermissionDenied => f.write_str("; only its own user may"),
                     _ => Ok(()),
@@ -173,6 +179,7 @@ mod tests {
         };
         let zones = "upstreams: { up: { servers: [192.0.2.1] } }\nzones: { \".\": { upstream: up } }\n";
         let with = file("with.yaml", &format!("{zones}http: {{ control: /a.sock }}\n"));
+        let off = file("off.yaml", &format!("{zones}http: {{ control: off }}\n"));
         let wrong = file("wrong.yaml", "zone: 1\n");
         let find = |control: Option<&str>, config: Option<&Path>| {
             let config = ConfigFile { config: config.map(Path::to_owned) };
@@ -181,6 +188,9 @@ mod tests {
         assert_eq!(find(Some("/b.sock"), Some(&with)).expect("named"), Path::new("/b.sock"));
         assert_eq!(find(None, Some(&with)).expect("configured"), Path::new("/a.sock"));
         assert_eq!(find(None, None).expect("the usual one"), Path::new("/run/nodens/control.sock"));
+        let refused = find(None, Some(&off)).expect_err("no socket");
+        assert_eq!(refused.exit(), Exit::Failed);
+        assert!(refused.to_string().starts_with("`http.control` is off in "), "{refused}");
         assert_eq!(find(None, Some(&wrong)).expect_err("no such key").exit(), Exit::Failed);
     }
 }

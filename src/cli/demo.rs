@@ -1,5 +1,7 @@
 //! `nodens demo`: the agent between two DNS servers of ours, a tour of what it does, and proof at every step.
 //!
+//! hickory-server stands in for the cluster DNS and for Technitium.
+//!
 //! One process, no root, no network: everything happens on loopback ports that the kernel picks.
 //!
 //! ```text
@@ -126,7 +128,7 @@ impl Stage {
         let cluster = self.cluster.address().to_string();
         screen.pair("cluster DNS", &format!("{cluster:<18}hickory-server: cluster.local, example.com"))?;
         let technitium = self.technitium.address().to_string();
-        screen.pair("Technitium", &format!("{technitium:<18}hickory-server: viktorbarzin.lan"))
+        screen.pair("Technitium", &format!("{technitium:<18}hickory-server, a stand-in: viktorbarzin.lan"))
     }
 
     fn sum_up(&self, tally: Tally, began: Instant, screen: &mut Screen<impl Write>) -> io::Result<()> {
@@ -139,8 +141,8 @@ impl Stage {
         screen.pair("upstream", &format!("{total} queries: {shares}"))?;
         screen.pair("hit rate", &format!("{} % answered without a query of their own", tally.hit_rate()))?;
         screen.section("Next")?;
-        screen.pair("try it", "nodens demo --serve          and ask with dig")?;
-        screen.pair("run it", "nodens run -c nodens.yaml    README.md shows a configuration")?;
+        screen.pair("try it", "nodens demo --serve          # and ask with dig")?;
+        screen.pair("run it", "nodens run -c nodens.yaml    # README.md shows a configuration")?;
         screen.blank()
     }
 

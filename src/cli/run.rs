@@ -16,10 +16,14 @@ use crate::run::{Agent, Host};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   nodens run                      127.0.0.1:1053, to the servers in /etc/resolv.conf
-  nodens run -c nodens.yaml       as configured
+  nodens run nodens.yaml          as configured; so does -c nodens.yaml
+
+Reload:
+  The file is followed: a saved change is in force after 100 ms. SIGHUP reads it at once.
+  A wrong one is refused, with its mistakes in the log, and the old plan runs on.
 
 Signals:
-  SIGHUP    read the configuration again; a wrong one is refused, and the old plan runs on
+  SIGHUP    read the configuration again
   SIGTERM   answer what is waiting, then end")]
 pub(super) struct Args {
     #[command(flatten)]

@@ -101,11 +101,16 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
-    /// A command to try, with a comment where there is room for one.
-    pub(super) fn suggest(&mut self, command: &str, comment: &str) -> io::Result<()> {
-        let room = WIDTH.saturating_sub(command.chars().count() + 4);
-        let comment = if comment.chars().count() > room { "" } else { comment };
-        writeln!(self.out, "  {command:<56}  {DIM}{comment}{DIM:#}")?;
+    /// A command to try, with a remark where there is room for one. The whole line can be pasted into a shell.
+    pub(super) fn suggest(&mut self, command: &str, remark: &str) -> io::Result<()> {
+        let room = WIDTH.saturating_sub(command.chars().count() + 6);
+        if remark.is_empty() || remark.chars().count() > room {
+            writeln!(self.out, "  {command}")?;
+        } else {
+            // Aligned where the remark leaves the columns for it.
+            let column = (WIDTH - 4 - remark.chars().count()).min(56);
+            writeln!(self.out, "  {command:<column$}  {DIM}# {remark}{DIM:#}", column = column - 2)?;
+        }
         self.out.flush()
     }
 
@@ -169,6 +174,19 @@ mod tests {
         for line in shown.lines() {
             assert!(line.chars().count() <= WIDTH, "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_command_and_its_remark_can_be_pasted_into_a_shell() {
+        let mut screen = Screen::new(anstream::StripStream::new(Vec::new()));
+        for (command, remark) in [("true", "easy"), ("true", ""), (&*"x".repeat(60), "much too long for what is left")] {
+            screen.suggest(command, remark).expect("a vector");
+        }
+        let shown = String::from_utf8(screen.out.into_inner()).expect("text");
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[0].starts_with("  true ") && lines[0].ends_with("  # easy"), "{shown}");
+        assert_eq!(lines[1], "  true");
+        assert_eq!(lines[2].trim_start(), "x".repeat(60));
     }
 
     #[test]

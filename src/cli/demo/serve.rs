@@ -15,7 +15,7 @@ const SUGGESTIONS: [(&str, &str); 10] = [
     ("SRV _http._tcp.web.default.svc.cluster.local", "its ports"),
     ("-x 10.244.2.12", "a pod's name"),
     ("files.default.svc.cluster.local", "an ExternalName"),
-    ("idrac.viktorbarzin.lan", "Technitium"),
+    ("idrac.viktorbarzin.lan", "by Technitium"),
     ("www.google.com.viktorbarzin.lan", "noise: here"),
     ("forgejo.viktorbarzin.me", "pinned: here"),
     ("AAAA example.com", "stripped"),
@@ -50,7 +50,7 @@ pub(super) async fn until_interrupted(
             _ = outage.recv() => {
                 let silent = cluster.manner() == Manner::Silent;
                 cluster.behave(if silent { Manner::Prompt } else { Manner::Silent });
-                screen.say(if silent { "the cluster DNS answers again" } else { "the cluster DNS is silent" })?;
+                screen.say(if silent { "# the cluster DNS answers again" } else { "# the cluster DNS is silent" })?;
             }
         }
     }
