@@ -25,9 +25,10 @@ use tokio::sync::{Notify, watch};
 use crate::health::Health as Latch;
 use crate::metrics::{Gauges, Metrics, Reader, Reload};
 use crate::net::listen::{self, ListenError};
-use crate::net::probe::{self, ProbeName};
+use crate::net::probe::{self, ProbeName, Trust};
 use crate::net::tls::{Tls, TlsError};
 use crate::net::worker::{self, Shared};
+use crate::node::facts::Mode;
 use crate::node::plane::Plane;
 use crate::plan::{Plan, Protocol};
 use crate::resolve::{Active, Resolver};
@@ -199,7 +200,14 @@ impl Agent {
     fn start_probing(&mut self) -> Result<(), StartError> {
         let Some(health) = self.inner.health.clone() else { return Ok(()) };
         let (stop, stopped) = mpsc::channel::<()>();
-        let (name, addresses) = (ProbeName::new(rand::random()), self.addresses.clone());
+        let name = ProbeName::new(rand::random());
+        // What the plane leaves to others is theirs to answer.
+        let (mut addresses, mut trust) = (self.addresses.clone(), Trust::Agents);
+        if let Some(link) = self.inner.node.get() {
+            let status = link.status.borrow();
+            addresses.retain(|address| status.addresses.contains(&address.ip()));
+            trust = if status.mode == Mode::Iptables.label() { Trust::Anybody } else { Trust::Agents };
+        }
         let node = Arc::clone(&self.inner.node);
         let probe = move || {
             let wait = |time| !matches!(stopped.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout));
@@ -212,7 +220,7 @@ impl Agent {
                     link.news.look();
                 }
             };
-            probe::run(&name, &addresses, &health, wait, told);
+            probe::run(&name, &addresses, trust, &health, wait, told);
         };
         let thread = thread::Builder::new().name("nodens-probe".to_owned()).spawn(probe);
         self.prober = Some(Prober { thread: thread.map_err(StartError::Thread)?, stop });

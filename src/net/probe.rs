@@ -66,18 +66,29 @@ impl ProbeName {
     }
 }
 
+/// Whose answer counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Trust {
+    /// An agent's: the proof is asked for.
+    Agents,
+    /// Anybody's: where probes cannot be told from other packets (rules by iptables), the cluster DNS may answer them.
+    Anybody,
+}
+
 /// Probes `addresses` in rounds and notes in `health` what it finds, until `stopped` says so. Runs on its own thread.
 ///
 /// `on_turn` is called whenever we begin or cease to serve.
 pub fn run(
     name: &ProbeName,
     addresses: &[SocketAddr],
+    trust: Trust,
     health: &Arc<Health>,
     stopped: impl Fn(Duration) -> bool,
     on_turn: impl Fn(),
 ) {
     let cpus = allowed_cpus();
     let query = query(name);
+    let proof = (trust == Trust::Agents).then_some(name.proof);
     let mut id = 0_u16;
     loop {
         let mut held_by = Vec::new();
@@ -85,12 +96,12 @@ pub fn run(
             for cpu in &cpus {
                 pin(*cpu);
                 id = id.wrapping_add(1);
-                if let Err(error) = twice(|| ask_udp(*address, &query, id, name.proof)) {
+                if let Err(error) = twice(|| ask_udp(*address, &query, id, proof)) {
                     held_by.push(format!("{address} does not answer over UDP on CPU {cpu}: {error}"));
                 }
             }
             id = id.wrapping_add(1);
-            if let Err(error) = twice(|| ask_tcp(*address, &query, id, name.proof)) {
+            if let Err(error) = twice(|| ask_tcp(*address, &query, id, proof)) {
                 held_by.push(format!("{address} does not answer over TCP: {error}"));
             }
         }
@@ -118,7 +129,7 @@ fn query(name: &ProbeName) -> Vec<u8> {
     octets[..length.expect("QUERY_MAX octets are enough for every query")].to_vec()
 }
 
-fn ask_udp(address: SocketAddr, query: &[u8], id: u16, proof: Ipv4Addr) -> io::Result<()> {
+fn ask_udp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>) -> io::Result<()> {
     let socket = socket(address, Kind::DGRAM, Protocol::UDP)?;
     socket.connect(&address.into())?;
     socket.send(&with_id(query, id))?;
@@ -127,7 +138,7 @@ fn ask_udp(address: SocketAddr, query: &[u8], id: u16, proof: Ipv4Addr) -> io::R
     check(&reply[..length], id, proof)
 }
 
-fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Ipv4Addr) -> io::Result<()> {
+fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>) -> io::Result<()> {
     let mut socket = socket(address, Kind::STREAM, Protocol::TCP)?;
     socket.connect_timeout(&address.into(), PATIENCE)?;
     let query = with_id(query, id);
@@ -156,9 +167,13 @@ fn with_id(query: &[u8], id: u16) -> Vec<u8> {
 }
 
 /// Only an agent answers the probe's name with the proof, which is the last record's data.
-fn check(reply: &[u8], id: u16, proof: Ipv4Addr) -> io::Result<()> {
-    let answered = reply.len() > HEADER && reply[..2] == id.to_be_bytes() && reply[6..8] == [0, 1];
-    if answered && reply.ends_with(&proof.octets()) { Ok(()) } else { Err(io::Error::other("somebody else answered")) }
+fn check(reply: &[u8], id: u16, proof: Option<Ipv4Addr>) -> io::Result<()> {
+    let answered = reply.len() >= HEADER && reply[..2] == id.to_be_bytes();
+    if answered && proof.is_none_or(|proof| reply[6..8] == [0, 1] && reply.ends_with(&proof.octets())) {
+        Ok(())
+    } else {
+        Err(io::Error::other("somebody else answered"))
+    }
 }
 
 /// The CPUs this process may run on, by number.
@@ -193,8 +208,8 @@ mod tests {
     #[test]
     fn another_servers_answer_is_no_proof() {
         let reply = [&[0, 9, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0][..], &[0; 20], &[127, 0, 0, 1]].concat();
-        assert!(check(&reply, 9, Ipv4Addr::new(127, 1, 2, 3)).is_err());
-        assert!(check(&reply, 9, Ipv4Addr::LOCALHOST).is_ok());
-        assert!(check(&reply, 8, Ipv4Addr::LOCALHOST).is_err());
+        assert!(check(&reply, 9, Some(Ipv4Addr::new(127, 1, 2, 3))).is_err());
+        assert!(check(&reply, 9, Some(Ipv4Addr::LOCALHOST)).is_ok());
+        assert!(check(&reply, 8, None).is_err());
     }
 }
