@@ -136,12 +136,10 @@ impl fmt::Display for Trouble {
                 let socket = printable(&socket.display().to_string());
                 write!(f, "the agent at {socket} cannot be reached: {error}")?;
                 match error.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                        f.write_str(
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => f.write_str(
                         "; is it running? (--control SOCKET or -c FILE say where; \
                          an agent without a file has no socket: give it `http: { control: PATH }`)",
-                    )
-                    }
+                    ),
                     io::ErrorKind::PermissionDenied => f.write_str("; only its own user may"),
                     _ => Ok(()),
                 }

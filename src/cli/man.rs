@@ -125,7 +125,8 @@ mod tests {
     #[test]
     fn the_page_shows_commands_examples_and_exit_codes() {
         let page = page(None).expect("the page of nodens itself");
-        for part in ["nodens\\-check", ".SH \"EXAMPLES\"\n.nf\n  nodens demo", ".SH \"EXIT STATUS\"\n.nf\n  0  done\n"] {
+        for part in ["nodens\\-check", ".SH \"EXAMPLES\"\n.nf\n  nodens demo", ".SH \"EXIT STATUS\"\n.nf\n  0  done\n"]
+        {
             assert!(page.contains(part), "{part} is missing in {page}");
         }
     }
@@ -133,7 +134,9 @@ mod tests {
     #[test]
     fn each_command_has_its_page_and_others_have_none() {
         assert!(page(Some("check")).is_some_and(|page| page.contains("NODENS_CONFIG")));
-        assert!(page(Some("cache-dump")).is_some_and(|page| page.contains("nodens cache dump \\-\\-zone cluster.local")));
+        assert!(
+            page(Some("cache-dump")).is_some_and(|page| page.contains("nodens cache dump \\-\\-zone cluster.local"))
+        );
         for unknown in ["cheque", "cache-dmp", "cache-", "-dump"] {
             assert_eq!(page(Some(unknown)), None, "{unknown}");
         }

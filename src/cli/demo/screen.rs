@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn a_command_and_its_remark_can_be_pasted_into_a_shell() {
         let mut screen = Screen::new(anstream::StripStream::new(Vec::new()));
-        for (command, remark) in [("true", "easy"), ("true", ""), (&*"x".repeat(60), "much too long for what is left")] {
+        for (command, remark) in [("true", "easy"), ("true", ""), (&*"x".repeat(60), "much too long for what is left")]
+        {
             screen.suggest(command, remark).expect("a vector");
         }
         let shown = String::from_utf8(screen.out.into_inner()).expect("text");
