@@ -267,8 +267,7 @@ fn endpoints(plan: &Plan) -> Vec<String> {
     let url = |address: std::net::SocketAddr, path: &str| format!("http://{address}{path}");
     let mut rows = Vec::new();
     if let Some(address) = http.metrics {
-        let names = if plan.coredns_names { "nodens_* and coredns_*" } else { "nodens_*" };
-        rows.push(vec!["metrics".to_owned(), url(address, "/metrics"), names.to_owned()]);
+        rows.push(vec!["metrics".to_owned(), url(address, "/metrics"), "nodens_*".to_owned()]);
     }
     if let Some(address) = http.health {
         rows.push(vec!["health".to_owned(), url(address, "/healthz"), "/readyz too".to_owned()]);
