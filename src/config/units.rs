@@ -19,9 +19,10 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     read_duration(text).map_err(|wrong| {
         let squeezed = text.replace(' ', "").to_ascii_lowercase();
-        match squeezed != text && read_duration(&squeezed).is_ok() {
-            true => Wrong::new(wrong.what, format!("write {squeezed}")),
-            false => wrong,
+        if squeezed != text && read_duration(&squeezed).is_ok() {
+            Wrong::new(wrong.what, format!("write {squeezed}"))
+        } else {
+            wrong
         }
     })
 }
