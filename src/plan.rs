@@ -18,6 +18,7 @@ use crate::wire::Name;
 
 mod defaults;
 mod flaws;
+mod lacks;
 mod words;
 
 pub use flaws::{MAX_SERVERS, MAX_UPSTREAMS};

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anstyle::Style;
 
-use super::{ConfigFile, Exit};
+use super::{Exit, FileOrOption};
+use crate::config::{self, ConfigErrors};
 use crate::plan::{
     Aaaa, Action, Interception, Lifetimes, NonRecursive, Plan, Protocol, QueryLog, Upstream, Zone, human_bytes,
     human_duration,
@@ -15,7 +16,8 @@ use crate::plan::{
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  nodens check -c nodens.yaml
+  nodens check nodens.yaml
+  nodens check -c -               what comes from standard input
   nodens check                    what `nodens run` does without a file
 
 Exit codes:
@@ -23,11 +25,20 @@ Exit codes:
   1  it is not; every mistake is on standard error, with line, column and remedy")]
 pub(super) struct Args {
     #[command(flatten)]
-    config: ConfigFile,
+    config: FileOrOption,
+}
+
+/// Reads the configuration, from standard input if it is called `-`.
+fn load(args: &Args) -> Result<Plan, ConfigErrors> {
+    let file = args.config.choose();
+    if file.config.as_deref().is_some_and(|path| path.as_os_str() == "-") {
+        return config::read(std::io::stdin().lock(), "standard input", &|name| std::env::var(name).ok());
+    }
+    file.load()
 }
 
 pub(super) fn execute(args: &Args) -> Exit {
-    match args.config.load() {
+    match load(args) {
         Ok(plan) => {
             super::print(InWords(&plan));
             Exit::Done
@@ -56,7 +67,11 @@ impl fmt::Display for InWords<'_> {
         lines(f, "cache", &cache(plan))?;
         lines(f, "limits", &limits(plan))?;
         lines(f, "endpoints", &endpoints(plan))?;
-        lines(f, "log", &[log(plan)])
+        lines(f, "log", &[log(plan)])?;
+        for lack in plan.not_yet() {
+            writeln!(f, "not in this version: {lack}")?;
+        }
+        Ok(())
     }
 }
 
@@ -167,33 +182,27 @@ fn upstreams(plan: &Plan) -> Vec<String> {
     if plan.upstreams.is_empty() {
         return vec!["none: every zone is answered here".to_owned()];
     }
-    let rows: Vec<Vec<String>> = plan
-        .upstreams
-        .iter()
-        .map(|upstream| {
-            vec![upstream.name.clone(), transport(upstream), upstream.choice.to_string(), upstream.members.to_string()]
-        })
-        .collect();
+    let heads = ["upstream", "asked over", "policy", "suspect after", "then probed", "servers"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(plan.upstreams.iter().map(|upstream| {
+        let check = &upstream.health_check;
+        let failures = if check.max_fails == 1 { "failure" } else { "failures" };
+        vec![
+            upstream.name.clone(),
+            transport(upstream),
+            upstream.choice.to_string(),
+            format!("{} {failures}", check.max_fails),
+            format!("{} NS every {}", check.name, human_duration(check.interval)),
+            upstream.members.to_string(),
+        ]
+    }));
     let mut lines = table(&rows);
-    let checks: Vec<String> = plan.upstreams.iter().map(watch).collect();
-    if let Some(first) = checks.first()
-        && checks.iter().all(|check| check == first)
-    {
-        lines.push(first.clone());
-    } else {
-        let named = plan.upstreams.iter().zip(checks).map(|(upstream, check)| vec![upstream.name.clone(), check]);
-        lines.extend(table(&named.collect::<Vec<_>>()));
+    let shuffled: Vec<&str> =
+        plan.upstreams.iter().filter(|it| it.random_case).map(|upstream| upstream.name.as_str()).collect();
+    if !shuffled.is_empty() {
+        lines.push(format!("asked with letters in random case: {}", list(&shuffled)));
     }
     lines
-}
-
-/// When a server is no longer trusted, and how it gets back.
-fn watch(upstream: &Upstream) -> String {
-    let check = &upstream.health_check;
-    let fails =
-        if check.max_fails == 1 { "1 failure".to_owned() } else { format!("{} failures in a row", check.max_fails) };
-    let case = if upstream.random_case { "; letters in random case" } else { "" };
-    format!("suspect after {fails}, then probed ({} NS) every {}{case}", check.name, human_duration(check.interval))
 }
 
 fn transport(upstream: &Upstream) -> String {
@@ -231,10 +240,7 @@ fn cache(plan: &Plan) -> Vec<String> {
         ),
         None => "nothing is refreshed ahead of time".to_owned(),
     });
-    lines.push(match &cache.snapshot {
-        Some(path) => format!("kept over restarts in {}", path.display()),
-        None => "forgotten at exit".to_owned(),
-    });
+    lines.push("forgotten at exit".to_owned());
     lines
 }
 
@@ -261,8 +267,7 @@ fn endpoints(plan: &Plan) -> Vec<String> {
     let url = |address: std::net::SocketAddr, path: &str| format!("http://{address}{path}");
     let mut rows = Vec::new();
     if let Some(address) = http.metrics {
-        let names = if plan.coredns_names { "nodens_* and coredns_*" } else { "nodens_*" };
-        rows.push(vec!["metrics".to_owned(), url(address, "/metrics"), names.to_owned()]);
+        rows.push(vec!["metrics".to_owned(), url(address, "/metrics"), "nodens_*".to_owned()]);
     }
     if let Some(address) = http.health {
         rows.push(vec!["health".to_owned(), url(address, "/healthz"), "/readyz too".to_owned()]);
@@ -295,7 +300,7 @@ mod tests {
     use std::path::Path;
 
     fn words(yaml: &str) -> String {
-        let plan = crate::config::parse(yaml, "nodens.yaml", &|_| None).expect("the example is right");
+        let plan = config::parse(yaml, "nodens.yaml", &|_| None).expect("the example is right");
         anstream::adapter::strip_str(&InWords(&plan).to_string()).to_string()
     }
 
@@ -306,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_plan_without_a_file_reads_as_words() {
-        let plan = crate::config::without_a_file(Path::new("/etc/resolv.conf"));
+        let plan = config::without_a_file(Path::new("/etc/resolv.conf"));
         insta::assert_snapshot!(anstream::adapter::strip_str(&InWords(&plan).to_string()).to_string());
     }
 }

@@ -15,7 +15,7 @@ mod teardown;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, ConfigErrors};
 use crate::plan::Plan;
@@ -104,6 +104,31 @@ pub(crate) struct ConfigFile {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// The configuration where it is what a command is about: it can be named without the option.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FileOrOption {
+    /// The configuration; the same as -c FILE.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl FileOrOption {
+    /// The one that is meant: what the command line names goes before the environment.
+    ///
+    /// Two files on the command line are wrong usage and end the process, as clap does it.
+    pub(crate) fn choose(&self) -> ConfigFile {
+        let Some(file) = &self.file else { return self.config.clone() };
+        let from_environment = std::env::var_os("NODENS_CONFIG");
+        if self.config.config.as_ref().is_some_and(|option| Some(option.as_os_str()) != from_environment.as_deref()) {
+            let message = "the configuration is named twice: write FILE or -c FILE";
+            Cli::command().error(clap::error::ErrorKind::ArgumentConflict, message).exit();
+        }
+        ConfigFile { config: Some(file.clone()) }
+    }
+}
+
 impl ConfigFile {
     /// Reads the configuration, with references to this process's environment replaced.
     ///
@@ -126,7 +151,6 @@ fn print(text: impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,6 +1,8 @@
 //! `nodens run`: the agent, its signals, its log.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,8 +11,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
-use super::{ConfigFile, Exit};
-use crate::plan::{Log, LogFormat};
+use super::{ConfigFile, Exit, FileOrOption};
+use crate::config::{ConfigErrors, MAX_FILE};
+use crate::plan::{Log, LogFormat, Plan};
 use crate::run::{Agent, Host};
 
 #[derive(Debug, clap::Args)]
@@ -27,11 +30,18 @@ Signals:
   SIGTERM   answer what is waiting, then end")]
 pub(super) struct Args {
     #[command(flatten)]
-    pub(super) config: ConfigFile,
+    pub(super) config: FileOrOption,
+}
+
+/// The configuration, and what was in its file when it was last read for a plan.
+struct Source {
+    file: ConfigFile,
+    tried: Mutex<Option<Vec<u8>>>,
 }
 
 pub(super) fn execute(args: &Args) -> Exit {
-    let plan = match args.config.load() {
+    let source = Arc::new(Source { file: args.config.choose(), tried: Mutex::default() });
+    let plan = match source.load() {
         Ok(plan) => plan,
         Err(errors) => {
             anstream::eprintln!("{errors}");
@@ -40,9 +50,9 @@ pub(super) fn execute(args: &Args) -> Exit {
     };
     let level = start_log(plan.log);
     raise_descriptor_limit();
-    let file = args.config.clone();
+    let reloaded = Arc::clone(&source);
     let host = Host {
-        load: Box::new(move || file.load().map_err(|errors| errors.to_string())),
+        load: Box::new(move || reloaded.load().map_err(|errors| errors.to_string())),
         set_log_level: Box::new(move |wanted| set_level(&level, wanted)),
     };
     // Signals first: one that comes while the agent starts is heeded when it has.
@@ -57,9 +67,12 @@ pub(super) fn execute(args: &Args) -> Exit {
             return Exit::Failed;
         }
     };
+    for lack in plan.not_yet() {
+        tracing::warn!("not in this version: {lack}");
+    }
     match Agent::start_on(plan, host) {
         Ok(agent) => {
-            runtime.block_on(heed(signals, &agent, args.config.config.as_deref()));
+            runtime.block_on(heed(signals, &agent, &source));
             agent.stop();
             tracing::info!("stopped");
             Exit::Done
@@ -89,49 +102,72 @@ impl Signals {
 }
 
 /// Serves until a signal says otherwise.
-async fn heed(mut signals: Signals, agent: &Agent, file: Option<&Path>) {
+async fn heed(mut signals: Signals, agent: &Agent, source: &Arc<Source>) {
     let addresses: Vec<String> = agent.addresses().iter().map(ToString::to_string).collect();
     tracing::info!(listen = addresses.join(" "), "serving");
     let (changed, mut changes) = tokio::sync::mpsc::channel(1);
-    let watching = file.map(|file| tokio::spawn(watch_file(file.to_owned(), changed)));
+    let watching = tokio::spawn(watch_file(Arc::clone(source), changed));
     loop {
         tokio::select! {
             _ = signals.hangup.recv() => agent.reload_from_host(),
-            Some(()) = changes.recv() => agent.reload_from_host(),
+            // A SIGHUP may have been quicker than the watch.
+            Some(()) = changes.recv() => if source.has_changed() { agent.reload_from_host() },
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
         }
     }
-    if let Some(task) = watching {
-        task.abort();
-    }
+    watching.abort();
     tracing::info!("stopping: what is waiting gets its answer");
 }
 
 /// Time a file must have been quiet: an editor or the kubelet touches it more than once.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Tells `changed` whenever the content of `file` may have changed.
-async fn watch_file(file: PathBuf, changed: tokio::sync::mpsc::Sender<()>) {
-    let read = || std::fs::read(&file).ok();
-    let mut content = read();
-    let mut watcher = match crate::discover::FileWatcher::new(&file) {
+/// Tells `changed` whenever the file's content is another than what was tried.
+async fn watch_file(source: Arc<Source>, changed: tokio::sync::mpsc::Sender<()>) {
+    let Some(file) = &source.file.config else { return };
+    let mut watcher = match crate::discover::FileWatcher::new(file) {
         Ok(watcher) => watcher,
         Err(error) => {
             tracing::warn!(file = %file.display(), %error, "changes of the file are not noticed; SIGHUP reloads");
             return;
         }
     };
-    while watcher.changed().await.is_ok() {
-        tokio::time::sleep(QUIET).await;
-        let new = read();
-        // A file that is gone for the moment is about to be replaced.
-        if new.is_some() && new != content {
-            content = new;
-            if changed.send(()).await.is_err() {
-                return;
-            }
+    // The first look is for what happened between the start and the watch.
+    loop {
+        if source.has_changed() && changed.send(()).await.is_err() {
+            return;
         }
+        if watcher.changed().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(QUIET).await;
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// Reads the configuration for a plan, and remembers what it read.
+    fn load(&self) -> Result<Plan, ConfigErrors> {
+        // Before the plan: of a change in between, the watch finds that it was not tried.
+        *self.tried.lock().expect("no holder panics") = self.content();
+        self.file.load()
+    }
+
+    /// Whether the file holds something else than what was tried last, be it legal or not.
+    fn has_changed(&self) -> bool {
+        let now = self.content();
+        // A file that is gone for the moment is about to be replaced.
+        now.is_some() && now != *self.tried.lock().expect("no holder panics")
+    }
+
+    fn content(&self) -> Option<Vec<u8>> {
+        let file = File::open(self.file.config.as_ref()?).ok()?;
+        let mut octets = Vec::new();
+        // One octet more than is ever read for a plan.
+        file.take(MAX_FILE as u64 + 1).read_to_end(&mut octets).ok()?;
+        Some(octets)
     }
 }
 
@@ -163,5 +199,26 @@ fn raise_descriptor_limit() {
         .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_tried_is_not_tried_again_until_the_file_changes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("nodens.yaml");
+        let write = |text: &str| std::fs::write(&path, text).expect("the folder takes a file");
+        write("zones: 1\n");
+        let source = Source { file: ConfigFile { config: Some(path.clone()) }, tried: Mutex::default() };
+        assert!(source.has_changed());
+        assert!(source.load().is_err());
+        assert!(!source.has_changed(), "a mistake is told once");
+        write("zones: 2\n");
+        assert!(source.has_changed());
+        std::fs::remove_file(&path).expect("it was there");
+        assert!(!source.has_changed(), "a file that is gone is about to be replaced");
     }
 }

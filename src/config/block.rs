@@ -54,9 +54,21 @@ impl<'n> Block<'n> {
         self.entries.iter().find(|(written, _)| written.text == key)
     }
 
-    /// Opens the block `key`, if it is written.
+    /// The entry that was probably meant to be `key`, if `key` itself is not written.
+    ///
+    /// It is reported as unknown when the block is closed; what its absence would bring is no mistake of its own.
+    pub(super) fn misspelt(&self, key: &'static str) -> Option<&'n (Key, Node)> {
+        if self.entries.iter().any(|(written, _)| written.text == key) {
+            return None;
+        }
+        let unknown = |written: &str| !self.known.contains(&written);
+        self.entries.iter().find(|(written, _)| unknown(&written.text) && nearest(&written.text, [key]).is_some())
+    }
+
+    /// Opens the block `key`, if it is written; one whose key is misspelt is read all the same.
     pub(super) fn block(&mut self, key: &'static str, notes: &mut Notes<'_>) -> Option<Block<'n>> {
-        let (key, node) = self.find(key)?;
+        let meant = self.misspelt(key).filter(|(_, node)| matches!(node.value, Value::Map(_)));
+        let (key, node) = self.find(key).or(meant)?;
         Self::open(self.path(&key.text), key.spot, node, notes)
     }
 
@@ -92,7 +104,14 @@ impl<'n> Block<'n> {
         notes: &mut Notes<'_>,
         read: impl Fn(&str) -> Result<T, Wrong>,
     ) -> Switch<T> {
-        let read = |text: &str| if is_off(text) { Ok(None) } else { read(text).map(Some) };
+        let read = |text: &str| match text {
+            _ if is_off(text) => Ok(None),
+            // YAML has other words for nothing, and people have more.
+            "none" | "None" | "never" | "disabled" => {
+                Err(Wrong::new(format!("`{text}` is no value here"), "write `off`, or take the key out"))
+            }
+            _ => read(text).map(Some),
+        };
         match self.value(key, notes, read) {
             None => Switch::LeftOut,
             Some(None) => Switch::Off,
@@ -189,7 +208,7 @@ pub(super) fn list<T>(
             return None;
         }
         Value::Text(text) => {
-            let what = format!("`{path}` must be a list; found a single value");
+            let what = format!("`{path}` must be a list; found {}", node.kind());
             notes.add(node.spot, what, format!("put it into brackets: [{text}]"));
             return None;
         }

@@ -42,16 +42,22 @@ pub const MAX_FILE: usize = 1 << 20;
 /// Every mistake in it, or why it cannot be read.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, ConfigErrors> {
     let file_name = path.display().to_string();
+    let file = File::open(path).map_err(|error| unreadable(&file_name, &error))?;
+    read(file, &file_name, env)
+}
+
+/// Reads `source`, such as standard input, to its end; messages call it `file_name`.
+///
+/// # Errors
+/// Every mistake in it, or why it cannot be read.
+pub fn read(source: impl Read, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, ConfigErrors> {
     let mut octets = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut octets));
-    if let Err(error) = read {
-        let remedy = "name the file with -c FILE; without -c, Nodens runs without a file";
-        return Err(ConfigErrors::whole(&file_name, format!("this file cannot be read: {error}"), remedy));
-    }
+    let read = source.take(MAX_FILE as u64 + 1).read_to_end(&mut octets);
+    read.map_err(|error| unreadable(file_name, &error))?;
     match std::str::from_utf8(&octets) {
-        Ok(text) => parse(text, &file_name, env),
+        Ok(text) => parse(text, file_name, env),
         // A text cut at the bound may end within a character; its size is what matters then.
-        Err(_) if octets.len() > MAX_FILE => Err(too_large(&file_name)),
+        Err(_) if octets.len() > MAX_FILE => Err(too_large(file_name)),
         Err(error) => {
             let line = octets[..error.valid_up_to()].split(|&octet| octet == b'\n').count();
             let what = format!(
@@ -59,7 +65,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, C
                 error.valid_up_to()
             );
             Err(ConfigErrors::whole(
-                &file_name,
+                file_name,
                 what,
                 "is it the right file? A configuration is YAML, such as those in manifests/examples",
             ))
@@ -81,6 +87,15 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) 
     }
     // A byte order mark is no part of the text (YAML 1.2.2 section 5.2).
     yaml::read(text.strip_prefix('\u{feff}').unwrap_or(text), file_name, env)
+}
+
+fn unreadable(file_name: &str, error: &std::io::Error) -> ConfigErrors {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::NotFound => "is the path right? A relative one begins where the command runs",
+        std::io::ErrorKind::PermissionDenied => "let this user read it, or run as one who may",
+        _ => "is it a file, and the right one?",
+    };
+    ConfigErrors::whole(file_name, format!("this file cannot be read: {error}"), remedy)
 }
 
 fn too_large(file_name: &str) -> ConfigErrors {

@@ -47,12 +47,15 @@ pub(super) struct Key {
 
 impl Node {
     /// What this is, in a word that fits behind "found".
-    pub(super) fn kind(&self) -> &'static str {
-        match self.value {
-            Value::Broken | Value::Text(_) => "a value",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a block of keys",
-            Value::Null => "nothing",
+    pub(super) fn kind(&self) -> String {
+        /// Characters of a value worth repeating: its line is shown too.
+        const MOST: usize = 40;
+        match &self.value {
+            Value::Text(text) if text.chars().count() <= MOST => format!("the value `{text}`"),
+            Value::Broken | Value::Text(_) => "a value".to_owned(),
+            Value::List(_) => "a list".to_owned(),
+            Value::Map(_) => "a block of keys".to_owned(),
+            Value::Null => "nothing".to_owned(),
         }
     }
 

@@ -17,6 +17,28 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// # Errors
 /// What is wrong with the text.
 pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
+    read_duration(text).map_err(|wrong| {
+        let squeezed = text.replace(' ', "").to_ascii_lowercase();
+        if squeezed != text && read_duration(&squeezed).is_ok() {
+            Wrong::new(wrong.what, format!("write {squeezed}"))
+        } else {
+            wrong
+        }
+    })
+}
+
+/// Reads a duration of which people think in milliseconds: what has no unit and would be minutes is taken for them.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn patience(text: &str) -> Result<Duration, Wrong> {
+    duration(text).map_err(|wrong| match text.parse::<u32>() {
+        Ok(100..) => Wrong::new(wrong.what, format!("write {text}ms, or s, m, h, d")),
+        _ => wrong,
+    })
+}
+
+fn read_duration(text: &str) -> Result<Duration, Wrong> {
     let wrong =
         || Wrong::new(format!("`{text}` is no duration"), "write a number and its unit: 250ms, 3s, 5m, 24h, 7d");
     if text.is_empty() || text.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.') {
@@ -157,6 +179,11 @@ mod tests {
     #[test]
     fn a_number_without_a_unit_is_answered_with_one() {
         assert_eq!(duration("30").expect_err("no unit").remedy, "write 30s, or ms, m, h, d");
+        assert_eq!(patience("1800").expect_err("no unit").remedy, "write 1800ms, or s, m, h, d");
+        assert_eq!(patience("3").expect_err("no unit").remedy, "write 3s, or ms, m, h, d");
+        for (text, meant) in [("30 s", "write 30s"), ("5S", "write 5s")] {
+            assert_eq!(duration(text).expect_err("not as we write it").remedy, meant);
+        }
         assert_eq!(bytes("64Mi").expect_err("not our unit").remedy, "did you mean 64MiB?");
     }
 

@@ -64,6 +64,7 @@ fn members(block: &mut Block<'_>, port: u16, notes: &mut Notes<'_>) -> Option<Me
     let service = block.value("service", notes, service);
     let resolv_conf = block.value("resolv_conf", notes, path).map(Members::ResolvConf);
     match written.as_slice() {
+        [] if SOURCES.into_iter().any(|key| block.misspelt(key).is_some()) => None,
         [] => {
             let what = format!("`{}` does not say which servers it has", block.name());
             notes.add(block.spot, what, "add `servers: [IP]`, `service: NAMESPACE/NAME` or `resolv_conf: FILE`");

@@ -17,7 +17,7 @@ use super::block::{Block, Switch};
 use super::mistake::{ConfigErrors, Notes, Spot};
 use super::suggest::nearest;
 use super::tree::{self, Key, Located, Node, Value};
-use super::units::{bytes, duration, percent, seconds};
+use super::units::{bytes, duration, patience, percent, seconds};
 use super::values::{Wrong, boolean, either, ip, number, path, port, prefix, query_log, socket, word, workers};
 use super::{upstreams, zones};
 
@@ -92,7 +92,7 @@ fn listen(mut block: Block<'_>, notes: &mut Notes<'_>) -> Listen {
     // Stands in for an address that could not be read; each index gives another one, from the documentation prefix.
     let filler = |index| std::net::Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(index)).into();
     let addresses = block.list("addresses", notes, ip, filler);
-    if addresses.is_none() && block.find("addresses").is_none() {
+    if addresses.is_none() && block.find("addresses").is_none() && block.misspelt("addresses").is_none() {
         notes.add(
             block.spot,
             "`listen` names no addresses",
@@ -148,7 +148,7 @@ fn cache(mut block: Block<'_>, notes: &mut Notes<'_>) -> (Cache, Lifetimes) {
         Switch::On(mut stale) => {
             set(&mut lifetimes.max_stale, stale.value("max_stale", notes, seconds));
             set(&mut lifetimes.stale_ttl, stale.value("ttl", notes, seconds));
-            set(&mut lifetimes.client_timeout, stale.value("client_timeout", notes, duration));
+            set(&mut lifetimes.client_timeout, stale.value("client_timeout", notes, patience));
             set(&mut cache.recheck, stale.value("recheck", notes, duration));
             stale.close(notes);
         }
@@ -243,6 +243,10 @@ fn note_flaws(flaws: &[Flaw], root: &Node, first_key: Spot, notes: &mut Notes<'_
     // What one bad general value makes of every zone is told once.
     let mut told = Vec::new();
     for flaw in flaws {
+        // What a misspelt block lacks, it may have once it is spelt right.
+        if flaw.path.first().is_some_and(|block| is_misspelt(block, root, notes)) {
+            continue;
+        }
         let spot = places.find(&flaw.path);
         let again = told.contains(&(spot, &flaw.what));
         // Of two flaws at one place both count; of a mistake and a flaw, the flaw may be the mistake's consequence.
@@ -255,6 +259,13 @@ fn note_flaws(flaws: &[Flaw], root: &Node, first_key: Spot, notes: &mut Notes<'_
             return;
         }
     }
+}
+
+/// Whether `block` is not written at all, but something close to it is, and was noted.
+fn is_misspelt(block: &str, root: &Node, notes: &Notes<'_>) -> bool {
+    let Value::Map(entries) = &root.value else { return false };
+    !entries.iter().any(|(key, _)| key.text == *block)
+        && entries.iter().any(|(key, _)| nearest(&key.text, [block]).is_some() && notes.has(key.spot))
 }
 
 /// Where the plan's keys stand in a file.

@@ -37,6 +37,12 @@ pub(super) fn read(block: &Block<'_>, general: &General<'_>, notes: &mut Notes<'
     let mut lines: HashMap<Name, usize> = HashMap::new();
     let mut zones = Vec::with_capacity(block.entries().len());
     for (key, node) in block.entries() {
+        if let Some(covered) = key.text.strip_prefix('*') {
+            let covered = Some(covered.trim_start_matches('.')).filter(|it| !it.is_empty()).unwrap_or("\".\"");
+            let remedy = format!("a zone covers all names below it: write {covered}");
+            notes.add(key.spot, "`*` is no wildcard here", remedy);
+            continue;
+        }
         let apex = match name(&key.text) {
             Ok(apex) => apex,
             Err(wrong) => {
@@ -66,9 +72,11 @@ fn zone(parent: &Block<'_>, key: &Key, node: &Node, apex: Name, general: &Genera
     };
     let path = parent.path(if key.text == "." { "\".\"" } else { &key.text });
     if let Value::Text(text) = &node.value {
-        let what = format!("`{path}` must be a block of keys; found a single value");
+        let what = format!("`{path}` must be a block of keys; found {}", node.kind());
         let remedy = match word(text, ANSWERS) {
             Ok(_) => format!("write {{ answer: {text} }}"),
+            Err(_) if text.parse::<Ipv6Addr>().is_ok() => format!("write {{ answer: [\"{text}\"] }}"),
+            Err(_) if ip(text).is_ok() => format!("write {{ answer: [{text}] }}"),
             Err(_) => format!("write {{ upstream: {text} }}"),
         };
         notes.add(node.spot, what, remedy);
@@ -104,6 +112,7 @@ fn action(block: &mut Block<'_>, general: &General<'_>, notes: &mut Notes<'_>) -
             notes.add(key.spot, what, "keep one: ask somebody, or answer here");
             None
         }
+        (None, None) if block.misspelt("upstream").or(block.misspelt("answer")).is_some() => None,
         (None, None) => {
             let what = format!("`{name}` does not say what to do");
             notes.add(

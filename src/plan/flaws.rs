@@ -366,7 +366,7 @@ impl Flaws {
             // sun_path: 108 octets with the NUL that ends it (unix(7)).
             let length = path.as_os_str().len();
             if !path.is_absolute() || length > 107 {
-                let remedy = "write an absolute path of at most 107 octets, such as /run/nodens/control.sock";
+                let remedy = "write an absolute path of at most 107 octets, such as /run/nodens/control.sock, or `off`";
                 self.add(&["http", "control"], format!("`{}` is no path for a socket", path.display()), remedy);
             }
         }

@@ -74,7 +74,7 @@ impl fmt::Display for Members {
                 Ok(())
             }
             Self::Service { namespace, name } => {
-                write!(f, "the endpoints of Service {namespace}/{name}, followed live")
+                write!(f, "the endpoints of Service {namespace}/{name}, followed by name")
             }
         }
     }

@@ -139,7 +139,7 @@ impl<'a, W: Write> Tour<'a, W> {
 
     async fn rules(&mut self) -> Result<(), Ended> {
         self.screen.section("Answered here: no upstream hears of these")?;
-        let reasons = "EDE: the reason sent along; 17 filtered, 29 made here, 3 stale, 22 nobody there";
+        let reasons = "EDE, the reason sent along: 17 filtered, 29 made here, 3 stale, 22 no server";
         self.screen.whisper(reasons)?;
         let noise = "www.google.com.viktorbarzin.lan";
         self.step(RecordType::A, noise, "search-list noise (max_labels)", Source::Here, Outcome::NxDomain).await?;
