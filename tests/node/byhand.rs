@@ -94,7 +94,7 @@ fn switch(stage: &Stage, verb: &str) {
 fn the_rules_switch_both_ways_without_loss() {
     let Some(stage) = Stage::build(Flavour::Iptables) else { return };
     for ip in all() {
-        stage.node.ip(&format!("address add {ip} dev lo"));
+        stage.node.ip(&format!("address add {ip} dev lo{}", if ip.is_ipv6() { " nodad" } else { "" }));
     }
     let servers = all().into_iter().map(|ip| Server { listens: (ip, 53).into(), says: [10, 8, 8, 8].into() });
     let server = Servers::start(&stage.node, servers.collect());
@@ -129,7 +129,7 @@ fn the_rules_switch_both_ways_without_loss() {
 fn the_rules_leave_nothing_tracked() {
     let Some(stage) = Stage::build(Flavour::Nftables) else { return };
     for ip in all() {
-        stage.node.ip(&format!("address add {ip} dev lo"));
+        stage.node.ip(&format!("address add {ip} dev lo{}", if ip.is_ipv6() { " nodad" } else { "" }));
     }
     let servers = all().into_iter().map(|ip| Server { listens: (ip, 53).into(), says: [10, 8, 8, 8].into() });
     let _servers = Servers::start(&stage.node, servers.collect());
