@@ -343,6 +343,8 @@ impl Pursuit {
 
     fn ask(&mut self, attempt: usize, now: Instant) -> Order {
         self.sends += 1;
+        let address = self.tries[attempt].server.address;
+        let first_ask = self.tries.iter().filter(|it| it.server.address == address).all(|it| it.sends == 0);
         let it = &mut self.tries[attempt];
         it.last_sent = now;
         it.sends += 1;
@@ -352,7 +354,7 @@ impl Pursuit {
             + match self.pace {
                 Pace::Idle => IDLE_RETRY,
                 // A server asked for the first time may be slow, whoever was asked before it.
-                Pace::Urgent if it.sends == 1 => FIRST_RETRY,
+                Pace::Urgent if first_ask => FIRST_RETRY,
                 Pace::Urgent if self.sends < QUICK_SENDS => usual,
                 Pace::Urgent => FIRST_RETRY,
             };
