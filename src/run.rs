@@ -121,6 +121,7 @@ impl Agent {
             suspects: Notify::new(),
             connections: AtomicUsize::new(0),
             idle_connections: AtomicUsize::new(0),
+            room_wanted: AtomicUsize::new(0),
             make_room: Notify::new(),
             stop: stopping.clone(),
         });

@@ -132,6 +132,7 @@ fn admit(worker: &Rc<Worker>, peer: SocketAddr, own: bool) -> Option<Seat> {
             return None;
         }
         // Another worker's idle connection gives way.
+        worker.shared.room_wanted.fetch_add(1, Ordering::Relaxed);
         worker.shared.make_room.notify_waiters();
     }
     Some(seat)
@@ -141,9 +142,13 @@ fn admit(worker: &Rc<Worker>, peer: SocketAddr, own: bool) -> Option<Seat> {
 pub async fn make_room(worker: Rc<Worker>) {
     loop {
         worker.shared.make_room.notified().await;
-        let limit = worker.active().plan.limits.tcp_connections;
-        if worker.shared.connections.load(Ordering::Relaxed) > limit {
-            worker.idle_connections.borrow_mut().close_oldest();
+        // Claimed one by one, so that of all the workers told just one closes a connection for each place wanted.
+        let wanted = &worker.shared.room_wanted;
+        while wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| it.checked_sub(1)).is_ok() {
+            if !worker.idle_connections.borrow_mut().close_oldest() {
+                wanted.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
         }
     }
 }

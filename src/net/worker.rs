@@ -53,6 +53,8 @@ pub struct Shared {
     pub connections: AtomicUsize,
     /// Those of them that wait for their client.
     pub idle_connections: AtomicUsize,
+    /// Places for connections that somebody's idle connection has to give.
+    pub room_wanted: AtomicUsize,
     /// Told when a worker needs a place for a connection and has no idle one to close.
     pub make_room: Notify,
     /// True once the agent stops.

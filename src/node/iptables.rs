@@ -3,7 +3,7 @@
 //! Twelve rules an address in `raw` and `filter`, those of `node-cache`, under a comment of our own. They are no lease:
 //! after a SIGKILL they stay and nobody answers until an instance of us is back. Each is there once, whatever happened
 //! before; all that carry our comment are found and removed. This is the one place where we start other programs, and where
-//! the xtables lock may be taken, for at most [`LOCK_SECONDS`] each time.
+//! the xtables lock may be taken, for at most `LOCK_SECONDS` each time.
 //!
 //! The order makes half a state harmless: first the replies and what the host's firewall must let in, last the rules that
 //! draw queries to us; removal goes the other way.

@@ -61,7 +61,7 @@ impl Ruleset {
     }
 
     /// The least that makes the host's tables these: nothing if they are, new rules for some chains, or new tables. The
-    /// leases of a new table are gone; add [`lease`](super::lease) behind it. A table that another living socket owns is
+    /// leases of a new table are gone; add [`lease`](super::lease()) behind it. A table that another living socket owns is
     /// left out, or the kernel would refuse everything; [`Self::differences`] names it.
     pub fn repair(&self, found: &Found) -> Batch {
         let mut batch = Batch::new();
