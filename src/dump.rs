@@ -170,6 +170,28 @@ impl fmt::Debug for Source {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::DumpRow;
+
+    /// One of many rows, told apart by their number.
+    pub(crate) fn row(number: usize) -> DumpRow {
+        DumpRow {
+            name: format!("n{number}.test."),
+            qtype: "A".to_owned(),
+            dnssec_ok: false,
+            checking_disabled: false,
+            rcode: "NOERROR".to_owned(),
+            kind: "answer".to_owned(),
+            ttl_left: 30,
+            stale_left: 3630,
+            hits: number as u64,
+            bytes: 200,
+            records: vec!["10.0.0.1".to_owned()],
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -25,10 +25,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::plan::{
-    Aaaa, Action, Cache, Choice, Draft, HealthCheck, Http, Lifetimes, Limits, Listen, Log, Members, NonRecursive, Plan,
-    Protocol, Upstream, Zone,
-};
+use crate::plan::{Action, Choice, Draft, Http, Members, Plan, Upstream, Zone};
 use crate::wire::Name;
 
 pub use mistake::{ConfigErrors, Mistake, Place};
@@ -106,35 +103,13 @@ fn too_large(file_name: &str) -> ConfigErrors {
 /// The plan that needs no file and no right: 127.0.0.1, port 1053, to the servers in `resolv_conf`, nothing else.
 pub fn without_a_file(resolv_conf: &Path) -> Plan {
     let upstream = Upstream {
-        name: "system".to_owned(),
-        members: Members::ResolvConf(PathBuf::from(resolv_conf)),
         // What the order of the lines means (resolv.conf(5)).
         choice: Choice::Sequential,
-        protocol: Protocol::Udp,
-        tls_name: None,
-        tls_ca: None,
-        health_check: HealthCheck::default(),
-        random_case: false,
-    };
-    let zone = Zone {
-        name: Name::root(),
-        action: Action::Route(0),
-        aaaa: Aaaa::Keep,
-        max_labels: None,
-        lifetimes: Lifetimes::default(),
+        ..Upstream::new("system", Members::ResolvConf(PathBuf::from(resolv_conf)))
     };
     let draft = Draft {
-        listen: Listen::default(),
-        node: None,
-        upstreams: vec![upstream],
-        zones: vec![zone],
-        aaaa_clients: Vec::new(),
-        cache: Cache::default(),
-        limits: Limits::default(),
         http: Http { metrics: None, health: None, debug: None, control: None },
-        log: Log::default(),
-        coredns_names: true,
-        non_recursive: NonRecursive::Refuse,
+        ..Draft::new(vec![upstream], vec![Zone::new(Name::root(), Action::Route(0))])
     };
     Plan::new(draft).expect("defaults are legal, and the one route leads to the one upstream")
 }

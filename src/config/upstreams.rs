@@ -18,16 +18,7 @@ pub(super) fn read(block: &Block<'_>, notes: &mut Notes<'_>) -> Vec<Upstream> {
 }
 
 fn upstream(parent: &Block<'_>, key: &Key, node: &Node, notes: &mut Notes<'_>) -> Upstream {
-    let mut upstream = Upstream {
-        name: key.text.clone(),
-        members: stand_in(),
-        choice: Choice::LeastOutstanding,
-        protocol: Protocol::Udp,
-        tls_name: None,
-        tls_ca: None,
-        health_check: HealthCheck::default(),
-        random_case: false,
-    };
+    let mut upstream = Upstream::new(&key.text, stand_in());
     let Some(mut block) = Block::open(parent.path(&key.text), key.spot, node, notes) else { return upstream };
     set(&mut upstream.choice, block.value("policy", notes, |text| word(text, Choice::WORDS)));
     let protocol = block.value("protocol", notes, |text| word(text, Protocol::WORDS));

@@ -1,3 +1,5 @@
+//! The socket file, and clients of every manner behind it.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,6 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 use crate::dump::DumpRow;
+use crate::dump::testing::row;
 
 /// Longer than anything here may take; a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -220,21 +223,5 @@ impl Drop for Tell {
     fn drop(&mut self) {
         // The test may be over.
         let _ = self.0.send(());
-    }
-}
-
-fn row(at: usize) -> DumpRow {
-    DumpRow {
-        name: format!("n{at}.test."),
-        qtype: "A".to_owned(),
-        dnssec_ok: false,
-        checking_disabled: false,
-        rcode: "NOERROR".to_owned(),
-        kind: "answer".to_owned(),
-        ttl_left: 30,
-        stale_left: 3630,
-        hits: at as u64,
-        bytes: 200,
-        records: vec!["10.0.0.1".to_owned()],
     }
 }

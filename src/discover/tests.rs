@@ -1,3 +1,5 @@
+//! Where members come from, followed over their changes.
+
 use std::rc::Rc;
 use std::time::Duration;
 

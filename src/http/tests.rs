@@ -1,3 +1,5 @@
+//! The endpoints over real sockets: heads, limits, pages, streams.
+
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -5,6 +7,7 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::dump::testing::row;
 use crate::dump::{DumpRow, Filter, Source};
 use crate::metrics::{Arrival, Gauges, Metrics};
 
@@ -209,22 +212,6 @@ fn debug_site(entries: usize) -> Site {
         node: Box::new(|| serde_json::Value::Null),
         plan: Box::new(|| serde_json::json!({ "zones": 1 })),
     })
-}
-
-fn row(at: usize) -> DumpRow {
-    DumpRow {
-        name: format!("n{at}.test."),
-        qtype: "A".to_owned(),
-        dnssec_ok: false,
-        checking_disabled: false,
-        rcode: "NOERROR".to_owned(),
-        kind: "answer".to_owned(),
-        ttl_left: 30,
-        stale_left: 3630,
-        hits: at as u64,
-        bytes: 200,
-        records: vec!["10.0.0.1".to_owned()],
-    }
 }
 
 /// The rows in the chunked body of a response.

@@ -8,11 +8,56 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Cache, HealthCheck, Http, Lifetimes, Limits, Listen, Log, LogFormat, Prefetch, QueryLog};
+use super::{
+    Aaaa, Action, Cache, Choice, Draft, HealthCheck, Http, Lifetimes, Limits, Listen, Log, LogFormat, Members,
+    NonRecursive, Prefetch, Protocol, QueryLog, Upstream, Zone,
+};
 use crate::wire::Name;
 
 /// Where the commands look for a running agent.
 const CONTROL: &str = "/run/nodens/control.sock";
+
+impl Draft {
+    /// `zones`, routed to `upstreams`; the rest by default.
+    pub fn new(upstreams: Vec<Upstream>, zones: Vec<Zone>) -> Self {
+        Self {
+            listen: Listen::default(),
+            node: None,
+            upstreams,
+            zones,
+            aaaa_clients: Vec::new(),
+            cache: Cache::default(),
+            limits: Limits::default(),
+            http: Http::default(),
+            log: Log::default(),
+            coredns_names: true,
+            non_recursive: NonRecursive::Refuse,
+        }
+    }
+}
+
+impl Upstream {
+    /// A group of which only name and members are known.
+    pub fn new(name: &str, members: Members) -> Self {
+        Self {
+            name: name.to_owned(),
+            members,
+            choice: Choice::LeastOutstanding,
+            protocol: Protocol::Udp,
+            tls_name: None,
+            tls_ca: None,
+            health_check: HealthCheck::default(),
+            random_case: false,
+        }
+    }
+}
+
+impl Zone {
+    /// A zone of which only name and action are known.
+    pub fn new(name: Name, action: Action) -> Self {
+        Self { name, action, aaaa: Aaaa::Keep, max_labels: None, lifetimes: Lifetimes::default() }
+    }
+}
 
 impl Default for Listen {
     /// A place that needs no right: 127.0.0.1, port 1053.

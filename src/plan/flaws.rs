@@ -401,7 +401,7 @@ fn is_kubernetes_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Aaaa, Choice, HealthCheck, Limits, Log, Members, NonRecursive, Plan};
+    use super::super::{Limits, Members, Plan};
     use super::*;
     use crate::wire::Name;
 
@@ -484,35 +484,7 @@ mod tests {
     }
 
     fn draft() -> Draft {
-        let upstream = Upstream {
-            name: "a".to_owned(),
-            members: Members::ResolvConf("/etc/resolv.conf".into()),
-            choice: Choice::Sequential,
-            protocol: Protocol::Udp,
-            tls_name: None,
-            tls_ca: None,
-            health_check: HealthCheck::default(),
-            random_case: false,
-        };
-        let zone = Zone {
-            name: Name::root(),
-            action: Action::Route(0),
-            aaaa: Aaaa::Keep,
-            max_labels: None,
-            lifetimes: Lifetimes::default(),
-        };
-        Draft {
-            listen: Listen::default(),
-            node: None,
-            upstreams: vec![upstream],
-            zones: vec![zone],
-            aaaa_clients: Vec::new(),
-            cache: Cache::default(),
-            limits: Limits::default(),
-            http: Http::default(),
-            log: Log::default(),
-            coredns_names: true,
-            non_recursive: NonRecursive::Refuse,
-        }
+        let upstream = Upstream::new("a", Members::ResolvConf("/etc/resolv.conf".into()));
+        Draft::new(vec![upstream], vec![Zone::new(Name::root(), Action::Route(0))])
     }
 }

@@ -3,26 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
-use crate::plan::{self, Draft, Lifetimes, Members, Server};
+use crate::plan::{self, Draft, Members, Server};
 
 const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1));
 
 fn upstream(name: &str) -> plan::Upstream {
-    plan::Upstream {
-        name: name.to_owned(),
-        members: Members::Servers(vec![Server::Address(([192, 0, 2, 1], 53).into())]),
-        choice: plan::Choice::Sequential,
-        protocol: plan::Protocol::Udp,
-        tls_name: None,
-        tls_ca: None,
-        health_check: plan::HealthCheck::default(),
-        random_case: false,
-    }
+    plan::Upstream::new(name, Members::Servers(vec![Server::Address(([192, 0, 2, 1], 53).into())]))
 }
 
 fn zone(name: &str, action: Action) -> Zone {
-    let name = name.parse().expect("a test's name is legal");
-    Zone { name, action, aaaa: Aaaa::Keep, max_labels: None, lifetimes: Lifetimes::default() }
+    Zone::new(name.parse().expect("a test's name is legal"), action)
 }
 
 fn policy(zones: Vec<Zone>) -> Policy {
@@ -30,19 +20,7 @@ fn policy(zones: Vec<Zone>) -> Policy {
 }
 
 fn policy_for(zones: Vec<Zone>, aaaa_clients: Vec<Prefix>) -> Policy {
-    let draft = Draft {
-        listen: plan::Listen::default(),
-        node: None,
-        upstreams: vec![upstream("one"), upstream("two")],
-        zones,
-        aaaa_clients,
-        cache: plan::Cache::default(),
-        limits: plan::Limits::default(),
-        http: plan::Http::default(),
-        log: plan::Log::default(),
-        coredns_names: true,
-        non_recursive: plan::NonRecursive::Refuse,
-    };
+    let draft = Draft { aaaa_clients, ..Draft::new(vec![upstream("one"), upstream("two")], zones) };
     Policy::new(&Plan::new(draft).expect("a legal plan"))
 }
 

@@ -13,24 +13,28 @@
 //!
 //! Read first: RFC 2308, RFC 8767 section 5, RFC 9520, RFC 8914.
 
+mod landing;
 pub mod loops;
 pub mod pursuit;
+mod rendering;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::flight::{Flights, Join, Lapse, Stale, Ticket};
-use crate::cache::{Cache, Entry, Found, Freshness, NotCacheable};
+use crate::cache::{Cache, Entry, Found};
 use crate::clients::{self, Clients, Place};
-use crate::metrics::{self, Drop as Dropped, Lookup, NotStored, Stored, Worker};
+use crate::metrics::{self, Drop as Dropped, Lookup, Worker};
 use crate::plan::{Aaaa, Lifetimes, NonRecursive, Plan};
 use crate::policy::{Decision, LOCAL_TTL, Policy};
 use crate::upstream::{Group, Upstreams};
 use crate::wire::compose::{self, TtlRule};
-use crate::wire::{Asker, Ede, Key, Kind, Query, Rcode, Type, edit, name};
+use crate::wire::{Asker, Ede, Key, Query, Rcode, Type};
+use landing::send;
 use loops::Loops;
-use pursuit::{Cause, Landing, Pace, Pursuit};
+use pursuit::{Pace, Pursuit};
+use rendering::{Rendered, Want, render};
 
 /// An answer that is not ready by then is not sent: nobody waits any more, and saved-up answers let go at once are a
 /// weapon (DNSBomb, CVE-2024-33655).
@@ -70,20 +74,6 @@ pub struct Parked<W> {
     client: IpAddr,
     since: Instant,
     want: Want,
-}
-
-/// How the answer to the upstream question becomes the answer to the client's. `labels`: of the zone the name lies in,
-/// which owns the SOA of what is made here.
-#[derive(Clone, Copy, Debug)]
-enum Want {
-    /// As it is.
-    Itself,
-    /// Without IPv6 addresses, unless signed and asked for with DO.
-    Stripped { labels: usize },
-    /// An AAAA question, answered from A: no such data, whatever A says, unless there is no such name.
-    NodataOfA { labels: usize },
-    /// An AAAA question, answered from A if there is any, else to be asked itself.
-    UnlessA { labels: usize },
 }
 
 /// A question to be asked upstream, with everybody parked behind it.
@@ -314,35 +304,6 @@ impl<W: Waiter> Resolver<W> {
         refresh.map_or(Step::Reply(length), |flight| Step::ReplyAndLaunch(length, flight))
     }
 
-    /// Writes an entry past its lifetime as the reply to `asker`.
-    fn render_stale(
-        &self,
-        turn: Turn<'_>,
-        answer: &Answer<'_>,
-        asker: &Asker<'_>,
-        want: Want,
-        out: &mut [u8],
-    ) -> Option<usize> {
-        let Answer { key, entry, lifetimes, group, .. } = *answer;
-        let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
-        turn.count.stale_answers.bump();
-        let rendered = match render(entry, asker, want, stale, lifetimes, out) {
-            // Only with strip-if-a: the stale A answer holds no address, so AAAA decides.
-            Rendered::AskItself => match self.cache.lookup(&key.with_type(Type::AAAA), || group.replied(), turn.now) {
-                Found::Fresh { entry, age } => render(&entry, asker, Want::Itself, TtlRule::Age(age), lifetimes, out),
-                Found::Stale { entry, .. } => render(&entry, asker, Want::Itself, stale, lifetimes, out),
-                Found::Failed(_) | Found::Vacant => {
-                    return compose::failure(asker, Rcode::SERVFAIL, Some(Ede::NO_REACHABLE_AUTHORITY), out);
-                }
-            },
-            rendered => rendered,
-        };
-        match rendered {
-            Rendered::Reply(length) => Some(length),
-            Rendered::AskItself | Rendered::TooSmall => None,
-        }
-    }
-
     /// Lets a flight take off, if the limits allow; else everybody parked behind it is told at once.
     fn launch(
         &self,
@@ -409,142 +370,6 @@ impl<W: Waiter> Resolver<W> {
         let lapses_at = at.turn.now + Duration::from_secs(left) + at.lifetimes.client_timeout;
         Some(Box::new(Flight::new(at, ticket, Some(Arc::clone(entry)), Some(lapses_at), None, Pace::Idle)))
     }
-
-    /// The moment has come at which those with a stale answer get it; the flight goes on.
-    pub fn lapse(&self, turn: Turn<'_>, flight: &mut Flight<W>, out: &mut [u8]) {
-        flight.lapses_at = None;
-        turn.count.flights_lapsed.bump();
-        if let Some(entry) = flight.stale.clone() {
-            let Flight { ticket, lifetimes, group, .. } = &*flight;
-            let answer = Answer { key: ticket.key(), entry: &entry, age: 0, lifetimes, group };
-            self.answer_stale(turn, &answer, ticket.lapse(), out);
-        }
-    }
-
-    /// Ends `flight` as `landing` says: stores, answers everybody parked. What comes back must be flown next.
-    #[must_use = "flights that follow must be flown"]
-    pub fn land(&self, turn: Turn<'_>, flight: Flight<W>, landing: Landing, out: &mut [u8]) -> Vec<Flight<W>> {
-        let Turn { count, now, .. } = turn;
-        let Flight { ticket, group, lifetimes, stale, recheck, _place: place, .. } = flight;
-        drop(place);
-        match landing {
-            Landing::Answer(response) => {
-                let stored = match response.kind() {
-                    Kind::NoData { .. } => Stored::NoData,
-                    Kind::NxDomain { .. } => Stored::NxDomain,
-                    Kind::Answer | Kind::Failure(_) | Kind::Referral => Stored::Answer,
-                };
-                let (entry, verdict) = self.cache.store(ticket.key(), *response, &lifetimes, now);
-                match verdict {
-                    Ok(()) => count.stored.bump(stored),
-                    Err(reason) => count.not_stored.bump(not_stored(reason)),
-                }
-                count.flights_landed.bump();
-                let key = ticket.key().clone();
-                let answer = Answer { key: &key, entry: &entry, age: 0, lifetimes: &lifetimes, group: &group };
-                self.answer_fresh(turn, &answer, ticket.land(), out)
-            }
-            Landing::Failure { rcode, ede, cause } => {
-                // Who came when the entry was no good any more has parked behind the same flight; what counts is whether
-                // it was usable when it was asked for.
-                let epoch = self.cache.epoch();
-                let usable = |at| stale.as_ref().filter(|entry| entry.freshness(epoch, at) != Freshness::Gone);
-                let key = ticket.key().clone();
-                let silent = cause == Cause::Silence;
-                match usable(now) {
-                    _ if cause == Cause::Own => count.flights_shed.bump(),
-                    // Ahead of its expiry nothing is lost yet: it is asked again then.
-                    Some(entry) if matches!(entry.freshness(epoch, now), Freshness::Fresh { .. }) => {}
-                    Some(entry) => entry.hold_refresh(epoch, now, recheck, silent),
-                    None => {
-                        self.cache.store_failure(&key, rcode, ede, silent, &lifetimes, now);
-                        count.stored.bump(Stored::Failure);
-                    }
-                }
-                let (in_time, late): (Vec<_>, Vec<_>) =
-                    ticket.land().into_iter().partition(|it| usable(it.since).is_some());
-                if let Some(entry) = &stale {
-                    let answer = Answer { key: &key, entry, age: 0, lifetimes: &lifetimes, group: &group };
-                    self.answer_stale(turn, &answer, in_time, out);
-                }
-                for parked in late {
-                    count.latency.record(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
-                    if let Some(length) = compose::failure(&parked.waiter.asker(), rcode, ede, out) {
-                        send(turn, parked.waiter, &out[..length]);
-                    }
-                }
-                Vec::new()
-            }
-        }
-    }
-
-    /// Sends an entry past its lifetime to everybody in `parked`.
-    fn answer_stale(&self, turn: Turn<'_>, answer: &Answer<'_>, parked: Vec<Parked<W>>, out: &mut [u8]) {
-        for parked in parked {
-            turn.count.latency.record(metrics::Outcome::Stale, turn.now.saturating_duration_since(parked.since));
-            if let Some(length) = self.render_stale(turn, answer, &parked.waiter.asker(), parked.want, out) {
-                send(turn, parked.waiter, &out[..length]);
-            }
-        }
-    }
-
-    /// Sends an entry to everybody in `parked`; what comes back must be flown next.
-    fn answer_fresh(
-        &self,
-        turn: Turn<'_>,
-        answer: &Answer<'_>,
-        parked: Vec<Parked<W>>,
-        out: &mut [u8],
-    ) -> Vec<Flight<W>> {
-        let mut follow = Vec::new();
-        for parked in parked {
-            let waited = turn.now.saturating_duration_since(parked.since);
-            if waited > DISCARD {
-                turn.count.drops.bump(Dropped::Late);
-                parked.waiter.discard();
-                continue;
-            }
-            let asker = parked.waiter.asker();
-            match render(answer.entry, &asker, parked.want, TtlRule::Age(answer.age), answer.lifetimes, out) {
-                Rendered::Reply(length) => {
-                    turn.count.latency.record(metrics::Outcome::Miss, waited);
-                    send(turn, parked.waiter, &out[..length]);
-                }
-                Rendered::AskItself => follow.extend(self.follow(turn, answer, parked, out)),
-                Rendered::TooSmall => {}
-            }
-        }
-        follow
-    }
-
-    /// A has no address, so the AAAA question that waited for it is asked itself (strip-if-a).
-    fn follow(&self, turn: Turn<'_>, answer: &Answer<'_>, parked: Parked<W>, out: &mut [u8]) -> Option<Flight<W>> {
-        let Parked { waiter, client, since, .. } = parked;
-        // The asker borrows the waiter, which is parked meanwhile: the passage gets a copy of the question.
-        let (question, asker) = (waiter.asker().question.to_vec(), waiter.asker());
-        let asker = Asker { question: &question, ..asker };
-        let Answer { key, lifetimes, group, .. } = *answer;
-        let passage = Passage { turn, asker, client, lifetimes, group, since };
-        let mut waiter = Some(waiter);
-        let park = || waiter.take().expect("route calls its closure once");
-        let errand = Errand { key: &key.with_type(Type::AAAA), want: Want::Itself };
-        match self.route(&passage, errand, park, out) {
-            Step::Reply(length) => {
-                if let Some(waiter) = waiter {
-                    send(turn, waiter, &out[..length]);
-                }
-                None
-            }
-            Step::ReplyAndLaunch(length, flight) => {
-                if let Some(waiter) = waiter {
-                    send(turn, waiter, &out[..length]);
-                }
-                Some(*flight)
-            }
-            Step::Launch(flight) => Some(*flight),
-            Step::Drop(_) | Step::Parked => None,
-        }
-    }
 }
 
 // === impl Step ===
@@ -598,70 +423,6 @@ impl<W> Flight<W> {
     }
 }
 
-/// Sends a reply to one who waited, and counts it.
-fn send<W: Waiter>(turn: Turn<'_>, waiter: W, reply: &[u8]) {
-    turn.count.count_reply(reply);
-    waiter.answer(reply);
-}
-
-/// What came of writing an answer.
-enum Rendered {
-    /// A has no address: AAAA must be asked itself.
-    AskItself,
-    Reply(usize),
-    TooSmall,
-}
-
-/// Writes `entry` as the answer to `asker`.
-fn render(
-    entry: &Entry,
-    asker: &Asker<'_>,
-    want: Want,
-    ttl: TtlRule,
-    lifetimes: &Lifetimes,
-    out: &mut [u8],
-) -> Rendered {
-    let stored = entry.stored();
-    let stale = matches!(ttl, TtlRule::Stale { .. }).then_some(match entry.rcode() {
-        Rcode::NXDOMAIN => Ede::STALE_NXDOMAIN,
-        _ => Ede::STALE_ANSWER,
-    });
-    let length = match want {
-        Want::Itself => compose::patch(stored, asker, ttl, stale, out),
-        Want::Stripped { .. } if !entry.contains_aaaa() || (entry.is_signed() && asker.dnssec_ok()) => {
-            compose::patch(stored, asker, ttl, stale, out)
-        }
-        Want::Stripped { labels } => {
-            let edited = if asker.qtype() == Type::AAAA {
-                edit::nodata_for_aaaa(stored, apex(asker, labels), negative_ttl(entry, lifetimes))
-            } else {
-                edit::without_aaaa(stored)
-            };
-            compose::patch(edited.stored(), asker, ttl, stale.or(Some(Ede::FILTERED)), out)
-        }
-        // No such name, or no such data for A: the answer to A says it all.
-        Want::NodataOfA { .. } if entry.is_negative() => compose::patch(stored, asker, ttl, stale, out),
-        Want::UnlessA { .. } if entry.rcode() == Rcode::NXDOMAIN => compose::patch(stored, asker, ttl, stale, out),
-        Want::UnlessA { .. } if entry.is_negative() => return Rendered::AskItself,
-        Want::NodataOfA { labels } | Want::UnlessA { labels } => {
-            let edited = edit::nodata_for_aaaa(stored, apex(asker, labels), negative_ttl(entry, lifetimes));
-            compose::patch(edited.stored(), asker, ttl, stale.or(Some(Ede::FILTERED)), out)
-        }
-    };
-    length.map_or(Rendered::TooSmall, Rendered::Reply)
-}
-
-/// The name of the zone with so many labels that the question lies in.
-fn apex<'a>(asker: &Asker<'a>, labels: usize) -> &'a [u8] {
-    let qname = asker.question.split_last_chunk::<4>().map_or(&[][..], |(qname, _)| qname);
-    name::suffixes(qname).nth(name::label_count(qname).saturating_sub(labels)).unwrap_or(&[0])
-}
-
-/// How long a NODATA made from `entry` lives: as long as the entry, within the bound for negative answers.
-fn negative_ttl(entry: &Entry, lifetimes: &Lifetimes) -> u32 {
-    entry.lifetime().min(lifetimes.max_negative_ttl)
-}
-
 fn answer_here(decision: &Decision<'_>, asker: &Asker<'_>, out: &mut [u8]) -> Option<usize> {
     match decision {
         Decision::Addresses(addresses) => compose::addresses(asker, addresses, LOCAL_TTL, out),
@@ -676,16 +437,6 @@ fn answer_here(decision: &Decision<'_>, asker: &Asker<'_>, out: &mut [u8]) -> Op
 
 fn fail<W>(asker: &Asker<'_>, rcode: Rcode, ede: Option<Ede>, out: &mut [u8]) -> Step<W> {
     compose::failure(asker, rcode, ede, out).map_or(Step::Drop(Dropped::Malformed), Step::Reply)
-}
-
-fn not_stored(reason: NotCacheable) -> NotStored {
-    match reason {
-        NotCacheable::Failure => NotStored::OwnFailure,
-        NotCacheable::NegativeWithoutSoa => NotStored::NegativeWithoutSoa,
-        NotCacheable::Referral => NotStored::Referral,
-        NotCacheable::Truncated => NotStored::Truncated,
-        NotCacheable::ZeroTtl => NotStored::TtlZero,
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
+use super::pursuit::Landing;
 use super::*;
 use crate::plan::{self, Action, Draft, Members, Server, Zone};
 use crate::wire::response::Asked;
@@ -59,35 +60,11 @@ struct Stage {
 impl Stage {
     /// With room for `in_flight` flights; answers are not kept, so that each query makes a flight.
     fn new(in_flight: usize) -> Self {
-        let upstream = plan::Upstream {
-            name: "all".to_owned(),
-            members: Members::Servers(vec![Server::Address(([192, 0, 2, 1], 53).into())]),
-            choice: plan::Choice::Sequential,
-            protocol: plan::Protocol::Udp,
-            tls_name: None,
-            tls_ca: None,
-            health_check: plan::HealthCheck::default(),
-            random_case: false,
-        };
-        let zone = Zone {
-            name: Name::root(),
-            action: Action::Route(0),
-            aaaa: Aaaa::Keep,
-            max_labels: None,
-            lifetimes: Lifetimes::default(),
-        };
+        let server = Server::Address(([192, 0, 2, 1], 53).into());
+        let upstream = plan::Upstream::new("all", Members::Servers(vec![server]));
         let draft = Draft {
-            listen: plan::Listen::default(),
-            node: None,
-            upstreams: vec![upstream],
-            zones: vec![zone],
-            aaaa_clients: Vec::new(),
-            cache: plan::Cache::default(),
             limits: plan::Limits { in_flight, in_flight_per_client: in_flight, ..plan::Limits::default() },
-            http: plan::Http::default(),
-            log: plan::Log::default(),
-            coredns_names: true,
-            non_recursive: NonRecursive::Refuse,
+            ..Draft::new(vec![upstream], vec![Zone::new(Name::root(), Action::Route(0))])
         };
         let plan = Plan::new(draft).expect("a legal plan");
         let now = Instant::now();

@@ -1,3 +1,5 @@
+//! Host names, resolved against scripted servers.
+
 use std::net::Ipv4Addr;
 
 use tokio::net::UdpSocket;

@@ -1,3 +1,5 @@
+//! Files as people have them.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 

@@ -1,3 +1,5 @@
+//! What counts as a change of a file, links swapped as the kubelet does it included.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! One connection to an upstream, against scripted peers.
+
 use std::net::Ipv4Addr;
 
 use super::*;

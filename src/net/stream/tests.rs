@@ -1,3 +1,5 @@
+//! Pipelined exchanges over scripted servers: order, silence, limits, new connections.
+
 use std::net::Ipv4Addr;
 
 use tokio::io::AsyncReadExt;

@@ -1,3 +1,5 @@
+//! Which certificates are believed.
+
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::rc::Rc;

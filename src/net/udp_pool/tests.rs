@@ -1,3 +1,5 @@
+//! Ports: how many, how long, and what comes back through them.
+
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 

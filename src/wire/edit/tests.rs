@@ -1,3 +1,5 @@
+//! Answers with records taken out, octet by octet.
+
 use super::*;
 use crate::wire::response::fixture::*;
 

@@ -1,3 +1,5 @@
+//! What is accepted as the response to a query, and what is not.
+
 use super::fixture::*;
 use super::*;
 use crate::wire::testing::{malformed, malformed_cases};
