@@ -51,6 +51,12 @@ impl<W: Waiter> Resolver<W> {
                 let answer = Answer { key: &key, entry: &entry, age: 0, lifetimes: &lifetimes, group: &group };
                 self.answer_fresh(turn, &answer, ticket.land(), out)
             }
+            Landing::Found { entry, age } => {
+                count.flights_landed.bump();
+                let key = ticket.key().clone();
+                let answer = Answer { key: &key, entry: &entry, age, lifetimes: &lifetimes, group: &group };
+                self.answer_fresh(turn, &answer, ticket.land(), out)
+            }
             Landing::Failure { rcode, ede, cause } => {
                 // Who came when the entry was no good any more has parked behind the same flight; what counts is whether
                 // it was usable when it was asked for.

@@ -33,7 +33,7 @@ use crate::wire::compose::{self, TtlRule};
 use crate::wire::{Asker, Ede, Key, Query, Rcode, Type};
 use landing::send;
 use loops::Loops;
-use pursuit::{Pace, Pursuit};
+use pursuit::{Landing, Pace, Pursuit};
 use rendering::{Rendered, Want, render};
 
 /// An answer that is not ready by then is not sent: nobody waits any more, and saved-up answers let go at once are a
@@ -82,6 +82,8 @@ pub struct Flight<W> {
     pub group: Arc<Group>,
     lifetimes: Lifetimes,
     stale: Option<Arc<Entry>>,
+    /// The answer and its age in seconds, if the question was landed by another flight before this one took off.
+    found: Option<(Arc<Entry>, u32)>,
     /// When those with a stale answer get it.
     pub lapses_at: Option<Instant>,
     started: Instant,
@@ -314,11 +316,10 @@ impl<W: Waiter> Resolver<W> {
     ) -> Step<W> {
         // Between the look into the cache and the take-off another worker may have landed the same question.
         if let Found::Fresh { entry, age } = self.cache.lookup(ticket.key(), || None, at.turn.now) {
-            let key = ticket.key().clone();
-            let answer = Answer { key: &key, entry: &entry, age, lifetimes: at.lifetimes, group: at.group };
-            // Only strip-if-a has anything to follow, and that is one question: AAAA for the same name.
-            let follows = self.answer_fresh(at.turn, &answer, ticket.land(), out).pop();
-            return follows.map_or(Step::Parked, |flight| Step::Launch(Box::new(flight)));
+            // Those parked by now may have come over TCP: their replies want more room than `out` has.
+            let mut flight = Flight::new(at, ticket, None, None, None, Pace::Urgent);
+            flight.found = Some((entry, age));
+            return Step::Launch(Box::new(flight));
         }
         let limits = &at.turn.active.plan.limits;
         let place = self.clients.take(at.client, clients::Kind::InFlight, limits.in_flight_per_client);
@@ -404,6 +405,7 @@ impl<W> Flight<W> {
             group: Arc::clone(at.group),
             lifetimes: *at.lifetimes,
             stale,
+            found: None,
             lapses_at,
             started: at.since,
             pace,
@@ -419,7 +421,11 @@ impl<W> Flight<W> {
 
     /// The machine that finds the answer.
     pub fn pursuit(&self, now: Instant) -> Pursuit {
-        Pursuit::new(Arc::clone(&self.group), self.pace, self.started, now)
+        let pursuit = Pursuit::new(Arc::clone(&self.group), self.pace, self.started, now);
+        match &self.found {
+            Some((entry, age)) => pursuit.ended(Landing::Found { entry: Arc::clone(entry), age: *age }),
+            None => pursuit,
+        }
     }
 }
 

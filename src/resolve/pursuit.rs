@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cache::Entry;
 use crate::plan::Protocol;
 use crate::upstream::{Group, Outstanding, Plain, Server};
 use crate::wire::{Ede, Kind, Rcode, Response};
@@ -132,6 +133,11 @@ pub enum Event {
 #[derive(Debug)]
 pub enum Landing {
     Answer(Box<Response>),
+    /// The cache has the answer by now, `age` seconds old.
+    Found {
+        entry: Arc<Entry>,
+        age: u32,
+    },
     /// No answer, and why.
     Failure {
         rcode: Rcode,
@@ -168,6 +174,12 @@ impl Pursuit {
             landed: None,
             suspicion: false,
         }
+    }
+
+    /// The same with nothing left to do but to land.
+    #[must_use]
+    pub fn ended(self, landing: Landing) -> Self {
+        Self { landed: Some(landing), ..self }
     }
 
     /// What to do at `now`. Call again after carrying out an [`Order::Ask`], and after every event.

@@ -84,9 +84,16 @@ impl Stage {
 
     /// An answer whose TTL of 0 forbids keeping it.
     fn answer(&self) -> Response {
+        self.answer_for(0)
+    }
+
+    /// An answer for `ttl` seconds.
+    fn answer_for(&self, ttl: u8) -> Response {
         let mut octets = self.query.to_vec();
         (octets[2], octets[3], octets[7]) = (0x81, 0x80, 1);
-        octets.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0\0\0\x04\xc0\0\x02\x07");
+        octets.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0");
+        octets.push(ttl);
+        octets.extend_from_slice(b"\0\x04\xc0\0\x02\x07");
         let asked = Asked { query: &self.query, transport: Transport::Udp, exact_case: false };
         Response::parse_for(&octets, &asked).expect("a test's response is right")
     }
@@ -139,6 +146,27 @@ fn a_flight_that_is_dropped_tells_its_clients_and_frees_its_place() {
     assert_eq!(stage.told.forgotten.get(), 2, "their own drop answers them");
     assert_eq!(stage.resolver.in_flight(), 0);
     drop(stage.launch());
+}
+
+// T01: another worker lands the question between this one's look into the cache and its take-off. Those parked by then
+// may have come over TCP, so that nothing may be written for them into the buffer of a datagram.
+#[test]
+fn a_question_answered_before_its_take_off_is_landed_not_asked() {
+    let mut stage = Stage::new(1);
+    let (answer, octets) = (stage.answer_for(60), Rc::clone(&stage.query));
+    let query = Query::parse(&octets, Transport::Udp).expect("a legal query");
+    let waiter = || {
+        let (stored, _) = stage.resolver.cache.store(query.key(), answer.clone(), &Lifetimes::default(), stage.now);
+        drop(stored);
+        Guest { query: Rc::clone(&octets), told: Rc::clone(&stage.told), settled: false }
+    };
+    let turn = Turn { active: &stage.active, count: &stage.count, now: stage.now };
+    let step = stage.resolver.on_query(turn, &query, Ipv4Addr::LOCALHOST.into(), waiter, &mut []);
+    let Step::Launch(flight) = step else { panic!("a flight answers, from its own buffer") };
+    let pursuit::Order::Land(landing) = flight.pursuit(stage.now).next(stage.now, 0) else { panic!("nobody is asked") };
+    stage.land(*flight, landing);
+    assert_eq!((stage.told.answered.get(), stage.told.forgotten.get()), (1, 0));
+    assert_eq!(stage.resolver.in_flight(), 0);
 }
 
 // O04: an answer after DISCARD is kept, but not sent: nobody waits for it any more.
