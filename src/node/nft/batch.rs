@@ -42,6 +42,8 @@ const SET_ANONYMOUS: u32 = 0x1;
 const SET_CONSTANT: u32 = 0x2;
 const SET_MAP: u32 = 0x8;
 pub(crate) const SET_TIMEOUT: u32 = 0x10;
+/// `NFT_SET_EVAL`: packets change it.
+pub(crate) const SET_DYNAMIC: u32 = 0x20;
 
 /// One message of a batch, and in words what it does.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -173,13 +175,17 @@ impl Batch {
     /// Creates a set with a name.
     pub(crate) fn set(&mut self, family: Family, table: &str, set: &Set) {
         let (key, length) = set.key.number_and_length();
-        let attributes = Attributes::new()
+        let mut attributes = Attributes::new()
             .text(1, table)
             .text(2, set.name)
-            .u32(3, if set.timeout { SET_TIMEOUT } else { 0 })
+            .u32(3, set.flags())
             .u32(4, key)
             .u32(5, length)
             .u32(10, SETS.fetch_add(1, Ordering::Relaxed));
+        if let Some(filled) = &set.filled {
+            let timeout = milliseconds(filled.timeout);
+            attributes = attributes.nest(9, &Attributes::new().u32(1, filled.size)).u64(11, timeout);
+        }
         self.push(format!("add set {family} {table} {}", set.name), message::NEW_SET, NLM_F_CREATE, family, attributes);
     }
 
@@ -197,8 +203,8 @@ impl Batch {
         for key in keys {
             let mut element = Attributes::new().nest(1, &Attributes::new().bytes(1, key));
             if let Some(timeout) = timeout {
-                let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-                element = element.u64(4, milliseconds).u64(5, milliseconds);
+                let timeout = milliseconds(timeout);
+                element = element.u64(4, timeout).u64(5, timeout);
             }
             list = list.nest(1, &element);
         }
@@ -267,6 +273,10 @@ impl Batch {
         }
         out
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What nft keeps beside a set to print it: keys (type 0) are in the host's byte order (1), data (type 1) is of none (0).

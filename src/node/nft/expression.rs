@@ -18,6 +18,10 @@ const VERDICT: u32 = 0;
 const BEHIND_IPV4: u32 = 9;
 /// The register behind an IPv6 address in register 1.
 const BEHIND_IPV6: u32 = 2;
+/// The 4 octets behind an IPv4 address and a port in register 1.
+const BEHIND_IPV4_PORT: u32 = 10;
+/// The 4 octets behind an IPv6 address and a port in register 1.
+const BEHIND_IPV6_PORT: u32 = 13;
 /// Octets of an interface name in a register (`IFNAMSIZ`).
 const INTERFACE_NAME: usize = 16;
 
@@ -66,6 +70,10 @@ pub(crate) enum Datatype {
     Ipv4Port,
     /// An IPv6 address and a port, padded to 4 octets.
     Ipv6Port,
+    /// A client's IPv4 address and port, and the address it calls.
+    Ipv4Flow,
+    /// A client's IPv6 address and port, and the address it calls.
+    Ipv6Flow,
 }
 
 impl Datatype {
@@ -81,6 +89,8 @@ impl Datatype {
             // concatenations: six bits a type; a port is of type 13
             Self::Ipv4Port => (7 * 64 + 13, 8),
             Self::Ipv6Port => (8 * 64 + 13, 20),
+            Self::Ipv4Flow => ((7 * 64 + 13) * 64 + 7, 12),
+            Self::Ipv6Flow => ((8 * 64 + 13) * 64 + 8, 36),
         }
     }
 }
@@ -132,7 +142,11 @@ fn meta(key: u32) -> Expression {
 
 /// Octets of the packet, counted from the network (1) or the transport (2) header.
 fn payload(base: u32, offset: u32, length: u32) -> Expression {
-    plain("payload", Attributes::new().u32(1, REGISTER).u32(2, base).u32(3, offset).u32(4, length))
+    payload_to(REGISTER, base, offset, length)
+}
+
+fn payload_to(register: u32, base: u32, offset: u32, length: u32) -> Expression {
+    plain("payload", Attributes::new().u32(1, register).u32(2, base).u32(3, offset).u32(4, length))
 }
 
 fn mask(octets: &[u8]) -> Expression {
@@ -171,12 +185,57 @@ fn family(v4: bool) -> Expressions {
 
 /// Loads an address of the IP header.
 fn load_address(end: End, v4: bool) -> Expression {
+    load_address_to(REGISTER, end, v4)
+}
+
+fn load_address_to(register: u32, end: End, v4: bool) -> Expression {
     match (v4, end) {
-        (true, End::Source) => payload(1, 12, 4),
-        (true, End::Destination) => payload(1, 16, 4),
-        (false, End::Source) => payload(1, 8, 16),
-        (false, End::Destination) => payload(1, 24, 16),
+        (true, End::Source) => payload_to(register, 1, 12, 4),
+        (true, End::Destination) => payload_to(register, 1, 16, 4),
+        (false, End::Source) => payload_to(register, 1, 8, 16),
+        (false, End::Destination) => payload_to(register, 1, 24, 16),
     }
+}
+
+/// `ip saddr . tcp sport . ip daddr`: loads the three one behind the other, each padded to 4 octets.
+fn load_flow(v4: bool) -> Expressions {
+    let (port, destination) = if v4 { (BEHIND_IPV4, BEHIND_IPV4_PORT) } else { (BEHIND_IPV6, BEHIND_IPV6_PORT) };
+    vec![load_address(End::Source, v4), payload_to(port, 2, 0, 2), load_address_to(destination, End::Destination, v4)]
+}
+
+/// `ip saddr . tcp sport . ip daddr @name`: the connection is remembered in that set. Behind [`later_segment`].
+pub(crate) fn flow_in(v4: bool, set: &str) -> Expressions {
+    let mut all = family(v4);
+    all.extend(load_flow(v4));
+    all.push(plain("lookup", Attributes::new().u32(2, REGISTER).text(1, set)));
+    all
+}
+
+/// What a rule does to a set with the packet's own key, by the kernel's numbers.
+#[derive(Clone, Copy)]
+enum Change {
+    Add = 0,
+    Delete = 2,
+}
+
+fn change_flow(how: Change, v4: bool, set: &str) -> Expressions {
+    let mut all = tcp();
+    all.extend(load_flow(v4));
+    all.push(plain("dynset", Attributes::new().text(1, set).u32(3, how as u32).u32(4, REGISTER)));
+    all
+}
+
+/// `add @name { ip saddr . tcp sport . ip daddr }`: the connection is remembered; no match if the set is full. Behind a
+/// match of the family.
+pub(crate) fn remember_flow(v4: bool, set: &str) -> Expressions {
+    change_flow(Change::Add, v4, set)
+}
+
+/// `delete @name { ip saddr . tcp sport . ip daddr }`: whatever is remembered of it is forgotten (Linux 5.4).
+pub(crate) fn forget_flow(v4: bool, set: &str) -> Expressions {
+    let mut all = family(v4);
+    all.extend(change_flow(Change::Delete, v4, set));
+    all
 }
 
 /// `ip daddr @name`: the address is in a set with a name.
@@ -267,20 +326,21 @@ pub(crate) fn icmp_types(v4: bool, types: &[u8]) -> Expressions {
     ]
 }
 
-/// `tcp flags & (syn | ack) == syn`, or `!=`: the first segment of a connection, or any other. Behind a TCP port match.
-pub(crate) fn first_segment(first: bool) -> Expressions {
-    let how = if first { Compare::Equal } else { Compare::Different };
-    vec![payload(2, 13, 1), mask(&[0x12]), compare(how, &[0x02])]
+/// `meta l4proto tcp`: needed before anything of a TCP header.
+fn tcp() -> Expressions {
+    vec![meta(16), equal(&[Transport::Tcp.number()])]
+}
+
+/// `tcp flags & (syn | ack) != syn`: any segment but the first of a connection.
+pub(crate) fn later_segment() -> Expressions {
+    let mut all = tcp();
+    all.extend([payload(2, 13, 1), mask(&[0x12]), compare(Compare::Different, &[0x02])]);
+    all
 }
 
 /// `socket wildcard 0`: a socket is bound to the very address and port the packet is for.
 pub(crate) fn socket_bound() -> Expressions {
     vec![plain("socket", Attributes::new().u32(1, 2).u32(2, REGISTER)), equal(&[0])]
-}
-
-/// `socket transparent 0`: there is a socket for the packet, of whatever state.
-pub(crate) fn socket_any() -> Expressions {
-    vec![plain("socket", Attributes::new().u32(1, 0).u32(2, REGISTER)), equal(&[0])]
 }
 
 /// `ct state established,related`.
@@ -348,6 +408,11 @@ pub(crate) fn accept() -> Expression {
 
 pub(crate) fn drop() -> Expression {
     verdict(0, None)
+}
+
+/// `return`: back to the chain that jumped here.
+pub(crate) fn back() -> Expression {
+    verdict(-5, None)
 }
 
 pub(crate) fn jump(chain: &str) -> Expression {

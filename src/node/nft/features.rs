@@ -6,10 +6,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::expression::{End, Transport, from_this_host, notrack, port, socket_bound};
-use super::ruleset::and;
+use super::expression::{End, Transport, forget_flow, from_this_host, notrack, port, socket_bound};
+use super::ruleset::{and, flows};
 use super::table::{Chain, Hook, Kind, Rule, Set, Table};
-use super::{Batch, Family, LEASED4, Nft, NftError};
+use super::{Batch, FLOWS4, Family, LEASED4, Nft, NftError};
 
 const TRIAL: &str = "nodens_trial";
 const RAW: i32 = -300;
@@ -17,7 +17,8 @@ const RAW: i32 = -300;
 /// Something a kernel may lack.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Feature {
-    /// Tables for IPv4 and IPv6, sets with timeouts, `notrack`, and the right to use them.
+    /// Tables for IPv4 and IPv6, sets with timeouts and such as packets fill (Linux 5.4), `notrack`, and the right to use
+    /// them.
     Tables,
     /// `socket wildcard` (`nft_socket`; Linux 5.8).
     SocketMatch,
@@ -68,7 +69,7 @@ fn table(rules: Vec<Rule>) -> Table {
         family: Family::Inet,
         name: TRIAL,
         owner: false,
-        sets: vec![Set { name: LEASED4, key: super::expression::Datatype::Ipv4, timeout: true }],
+        sets: vec![Set { name: LEASED4, key: super::expression::Datatype::Ipv4, filled: None }, flows(true)],
         chains: vec![Chain::base("trial", Kind::Filter, Hook::Prerouting, RAW, rules)],
     }
 }
@@ -76,7 +77,8 @@ fn table(rules: Vec<Rule>) -> Table {
 fn trial(feature: Feature) -> Batch {
     let dns = || port(Transport::Udp, End::Destination, 53);
     let rule = match feature {
-        Feature::Tables | Feature::OwnerFlag => and(dns(), [notrack()]),
+        Feature::Tables => and(forget_flow(true, FLOWS4), [notrack()]),
+        Feature::OwnerFlag => and(dns(), [notrack()]),
         Feature::SocketMatch => and(and(dns(), socket_bound()), [notrack()]),
         Feature::Fib => and(dns(), from_this_host()),
     };

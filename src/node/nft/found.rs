@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Family;
 use super::attributes::{each, find, long_number, number, text};
-use super::batch::message;
+use super::batch::{SET_DYNAMIC, message};
 
 /// Everything in our tables, and the chains `INPUT` and `OUTPUT` of `ip filter` and `ip6 filter`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Found {
     pub rules: Vec<FoundRule>,
     /// Sets with a name in our tables.
     pub sets: Vec<FoundSet>,
-    /// Their elements that have not expired.
+    /// The addresses under lease; what packets put into sets is left out.
     pub elements: Vec<Element>,
 }
 
@@ -87,10 +87,12 @@ pub struct FoundSet {
     pub table: String,
     /// Its name.
     pub name: String,
-    /// nft's number of the key type: 7 for IPv4, 8 for IPv6 addresses.
+    /// nft's number of the key type: 7 for IPv4, 8 for IPv6 addresses, six bits for each of several.
     pub key: u32,
     /// `NFT_SET_*`.
     pub flags: u32,
+    /// Of a set that packets fill: how long an element lives and how many there can be.
+    pub filled: Option<(Duration, u32)>,
 }
 
 /// An address under lease.
@@ -207,6 +209,10 @@ fn set(family: Family, body: &[u8]) -> Option<FoundSet> {
         name: find(body, 2).map(text)?,
         key: find(body, 4).and_then(number)?,
         flags,
+        filled: (flags & SET_DYNAMIC != 0).then(|| {
+            let size = find(body, 9).and_then(|limits| find(limits, 1)).and_then(number);
+            (Duration::from_millis(find(body, 11).and_then(long_number).unwrap_or(0)), size.unwrap_or(0))
+        }),
     })
 }
 

@@ -35,7 +35,7 @@ pub fn lease(tables: &[&str], addresses: &[IpAddr], timeout: Duration, renewal: 
     batch
 }
 
-/// Ends every lease in the tables named, at once and in one transaction.
+/// Ends every lease in the tables named, at once and in one transaction. Connections that are remembered stay with us.
 pub fn withdraw(tables: &[&str]) -> Batch {
     debug_assert!(tables.iter().all(|table| [PODS, HOST].contains(table)), "{tables:?}");
     let mut batch = Batch::new();

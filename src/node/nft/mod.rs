@@ -52,6 +52,11 @@ pub const LEASED4: &str = "leased4";
 /// The set of IPv6 addresses under lease, in both tables.
 pub const LEASED6: &str = "leased6";
 
+/// The set of IPv4 connections whose first segment was let through to us, in both tables.
+pub const FLOWS4: &str = "flows4";
+/// The set of IPv6 connections whose first segment was let through to us, in both tables.
+pub const FLOWS6: &str = "flows6";
+
 /// Address family of a table (`NFPROTO_*`).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Family {

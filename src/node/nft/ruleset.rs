@@ -1,27 +1,39 @@
 //! The rules as they are to be: two tables that outlive us, one that does not.
 //!
 //! An untracked packet meets no NAT, so it reaches our socket; a tracked one is kube-proxy's. Whether a packet is left
-//! untracked is asked for every packet: is the lease alive, and is a socket bound to that very address and port?
+//! untracked is asked for every datagram and every SYN: is the lease alive, and is a socket bound to that very address
+//! and port?
 //!
-//! TCP: `socket wildcard 0` on every segment would refuse every connection, since the handshake's third packet meets a
-//! request socket; so it is asked of the SYN alone. In the output hook `socket` sees the sender's socket, not ours, so what
-//! the host itself sends is caught by a table the kernel removes with our netlink socket.
+//! TCP goes by connection: the SYN decides, the connection is remembered (`flows4`, `flows6`), and its later segments
+//! follow the SYN, whoever has the lease by then. Were each segment asked for the lease instead, a lease that begins would
+//! reset the connections kube-proxy has translated, and one that ends would cut those we are serving; measured so under
+//! slow TCP clients (`tests/node/harness.rs`: `BY_LEASE`, `BY_FLOW`), where going by connection lost none. Every SYN first
+//! forgets what is remembered of its connection, so that a port used again is decided anew. The sets outlive leases: a
+//! withdrawal empties them never. Nor could the later segments be asked for the socket: `socket wildcard 0` refuses every
+//! connection there, since the handshake's third packet meets a request socket.
+//!
+//! In the output hook `socket` sees the sender's socket, not ours, so what the host itself sends is caught by a table the
+//! kernel removes with our netlink socket; the connections remembered there go with it, and with the process that served
+//! them.
 //!
 //! Read first: the design's interception.md, nft(8).
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::expression::{
-    Datatype, End, Expressions, Transport, address_in, address_one_of, first_segment, marked, notrack, port,
-    socket_any, socket_bound,
+    Datatype, End, Expressions, Transport, address_in, address_one_of, back, flow_in, forget_flow, jump, later_segment,
+    marked, notrack, port, remember_flow, socket_bound,
 };
-use super::table::{Chain, Hook, Kind, Rule, Set, Table};
-use super::{Batch, Family, Found, HOST, LEASED4, LEASED6, PODS, fallback, guard};
+use super::table::{Chain, Filled, Hook, Kind, Rule, Set, Table};
+use super::{Batch, FLOWS4, FLOWS6, Family, Found, HOST, LEASED4, LEASED6, PODS, fallback, guard};
 use crate::health::PROBE_MARK;
 use crate::plan::Prefix;
 
 /// Before connection tracking (`NF_IP_PRI_RAW`).
 const RAW: i32 = -300;
+/// How long a connection is remembered, and how many are.
+const FLOWS: Filled = Filled { timeout: Duration::from_secs(60), size: 65_536 };
 
 /// What the rules are made from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -118,23 +130,30 @@ impl Rules {
     }
 }
 
-/// Both sets, whether or not there are addresses: a lease must always find them.
-fn leased() -> Vec<Set> {
+/// The sets of both families, whether or not there are addresses: a lease must always find them.
+fn sets() -> Vec<Set> {
     vec![
-        Set { name: LEASED4, key: Datatype::Ipv4, timeout: true },
-        Set { name: LEASED6, key: Datatype::Ipv6, timeout: true },
+        Set { name: LEASED4, key: Datatype::Ipv4, filled: None },
+        Set { name: LEASED6, key: Datatype::Ipv6, filled: None },
+        flows(true),
+        flows(false),
     ]
+}
+
+/// The connections whose SYN was let through to us.
+pub(crate) fn flows(v4: bool) -> Set {
+    let (name, key) = if v4 { (FLOWS4, Datatype::Ipv4Flow) } else { (FLOWS6, Datatype::Ipv6Flow) };
+    Set { name, key, filled: Some(FLOWS) }
 }
 
 /// The table that outlives us.
 fn pods(rules: &Rules) -> Table {
-    let mut chains = vec![
-        Chain::base("prerouting", Kind::Filter, Hook::Prerouting, RAW, intercept_pods(rules)),
-        Chain::base("output", Kind::Filter, Hook::Output, RAW, replies(rules)),
-    ];
+    let mut chains = by_connection(rules, rules.socket_match);
+    chains.push(Chain::base("prerouting", Kind::Filter, Hook::Prerouting, RAW, intercept_pods(rules)));
+    chains.push(Chain::base("output", Kind::Filter, Hook::Output, RAW, replies(rules)));
     chains.extend(fallback::chains(rules));
     chains.extend(guard::chains(rules));
-    Table { family: Family::Inet, name: PODS, owner: false, sets: leased(), chains }
+    Table { family: Family::Inet, name: PODS, owner: false, sets: sets(), chains }
 }
 
 /// The table that goes with our socket.
@@ -146,41 +165,73 @@ fn host(rules: &Rules) -> Table {
             let ours = and(address_one_of(End::Destination, &addresses), port(transport, End::Destination, rules.port));
             let probe = and(and(marked(PROBE_MARK), ours), [notrack()]);
             intercept.push(Rule::new(format!("probes {}", transport.word()), probe));
-            let what = leased_port(v4, transport, rules.port);
-            intercept.push(Rule::new(format!("host {}", transport.word()), and(what, [notrack()])));
         }
+        intercept.push(Rule::new("host udp", and(leased_udp(v4, rules.port), [notrack()])));
+        intercept.push(tcp_by_connection("host tcp", v4, &addresses, rules.port));
     }
-    Table {
-        family: Family::Inet,
-        name: HOST,
-        owner: rules.owner_flag,
-        sets: leased(),
-        chains: vec![Chain::base("output", Kind::Filter, Hook::Output, RAW, intercept)],
-    }
+    let mut chains = by_connection(rules, false);
+    chains.push(Chain::base("output", Kind::Filter, Hook::Output, RAW, intercept));
+    Table { family: Family::Inet, name: HOST, owner: rules.owner_flag, sets: sets(), chains }
+}
+
+/// `@leased4`.
+fn leased(v4: bool) -> Expressions {
+    address_in(End::Destination, v4, if v4 { LEASED4 } else { LEASED6 })
 }
 
 /// `ip daddr @leased4 udp dport 53`.
-fn leased_port(v4: bool, transport: Transport, number: u16) -> Expressions {
-    let set = if v4 { LEASED4 } else { LEASED6 };
-    and(address_in(End::Destination, v4, set), port(transport, End::Destination, number))
+fn leased_udp(v4: bool, number: u16) -> Expressions {
+    and(leased(v4), port(Transport::Udp, End::Destination, number))
+}
+
+/// The chain for the TCP segments of one family.
+fn connections(v4: bool) -> &'static str {
+    if v4 { "tcp4" } else { "tcp6" }
+}
+
+/// `ip daddr { … } tcp dport 53 jump tcp4`: by address, not by lease, or a connection would lose its segments with it.
+fn tcp_by_connection(about: &str, v4: bool, addresses: &[IpAddr], number: u16) -> Rule {
+    let ours = and(address_one_of(End::Destination, addresses), port(Transport::Tcp, End::Destination, number));
+    Rule::new(about, and(ours, [jump(connections(v4))]))
+}
+
+/// The SYN decides, and what follows follows it. Both chains, whether or not there are addresses: a chain more or less
+/// would be another table, and nothing remembered.
+fn by_connection(rules: &Rules, socket_match: bool) -> Vec<Chain> {
+    let families = [true, false].into_iter();
+    families
+        .map(|v4| {
+            let any = !rules.of_family(v4).is_empty();
+            let rules = if any { decide_by_syn(v4, socket_match) } else { Vec::new() };
+            Chain::regular(connections(v4), rules)
+        })
+        .collect()
+}
+
+fn decide_by_syn(v4: bool, socket_match: bool) -> Vec<Rule> {
+    let set = flows(v4).name;
+    let mut first = leased(v4);
+    if socket_match {
+        first = and(first, socket_bound());
+    }
+    vec![
+        Rule::new("connections of ours", and(and(later_segment(), flow_in(v4, set)), [notrack(), back()])),
+        Rule::new("connections of others", and(later_segment(), [back()])),
+        Rule::new("a port may be used again", forget_flow(v4, set)),
+        Rule::new("new connections", and(and(first, remember_flow(v4, set)), [notrack()])),
+    ]
 }
 
 /// What pods send us is left untracked while we lease the address and listen.
 fn intercept_pods(rules: &Rules) -> Vec<Rule> {
     let mut all = Vec::new();
-    for (v4, _) in rules.families() {
-        let udp = || leased_port(v4, Transport::Udp, rules.port);
-        let tcp = || leased_port(v4, Transport::Tcp, rules.port);
+    for (v4, addresses) in rules.families() {
+        let mut udp = leased_udp(v4, rules.port);
         if rules.socket_match {
-            all.push(Rule::new("pods udp", and(and(udp(), socket_bound()), [notrack()])));
-            let first = and(and(tcp(), first_segment(true)), socket_bound());
-            all.push(Rule::new("pods tcp, first segment", and(first, [notrack()])));
-            let rest = and(and(tcp(), first_segment(false)), socket_any());
-            all.push(Rule::new("pods tcp", and(rest, [notrack()])));
-        } else {
-            all.push(Rule::new("pods udp", and(udp(), [notrack()])));
-            all.push(Rule::new("pods tcp", and(tcp(), [notrack()])));
+            udp = and(udp, socket_bound());
         }
+        all.push(Rule::new("pods udp", and(udp, [notrack()])));
+        all.push(tcp_by_connection("pods tcp", v4, &addresses, rules.port));
     }
     for endpoint in &rules.health {
         all.push(Rule::new("health", and(endpoint_port(*endpoint, End::Destination), [notrack()])));

@@ -197,7 +197,8 @@ impl Nft {
                 self.list("sets", message::GET_SET, family.number(), &of_table, &mut found).await?;
             }
         }
-        for set in found.sets.clone() {
+        // what packets filled is not ours to judge, and may be much
+        for set in found.sets.clone().into_iter().filter(|set| set.filled.is_none()) {
             let more = self.elements_of(set.family, &set.table, &set.name).await?;
             found.elements.extend(more.elements);
         }

@@ -3,7 +3,9 @@
 //! Each rule carries a comment with a checksum of its own contents. A rule found with that comment is the rule we would
 //! write: a rule cannot be changed in place without giving it another comment, and nameless sets cannot be changed at all.
 
-use super::batch::{Batch, SET_TIMEOUT};
+use std::time::Duration;
+
+use super::batch::{Batch, SET_DYNAMIC, SET_TIMEOUT};
 use super::expression::{Datatype, Expressions};
 use super::{Family, Found};
 
@@ -52,13 +54,29 @@ pub(crate) struct Base {
     pub(crate) priority: i32,
 }
 
-/// A set with a name, for IPv4 or IPv6 addresses.
+/// A set with a name, whose elements have a lifetime.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Set {
     pub(crate) name: &'static str,
     pub(crate) key: Datatype,
-    /// Whether elements can have a lifetime.
-    pub(crate) timeout: bool,
+    /// `None`: the elements are ours to add and to delete.
+    pub(crate) filled: Option<Filled>,
+}
+
+/// A set that packets fill by rules: what it holds is no part of what we made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Filled {
+    /// How long an element lives.
+    pub(crate) timeout: Duration,
+    /// How many there can be.
+    pub(crate) size: u32,
+}
+
+impl Set {
+    /// `NFT_SET_*`.
+    pub(crate) fn flags(&self) -> u32 {
+        if self.filled.is_some() { SET_TIMEOUT | SET_DYNAMIC } else { SET_TIMEOUT }
+    }
 }
 
 /// A rule: what it is for, in a few words, and what it does.
@@ -216,10 +234,10 @@ impl Table {
         }
         for set in &self.sets {
             let there = found.sets.iter().find(|there| ours(there.family, &there.table) && there.name == set.name);
-            let flags = if set.timeout { SET_TIMEOUT } else { 0 };
+            let made = (set.key.number_and_length().0, set.flags(), set.filled.map(|it| (it.timeout, it.size)));
             match there {
                 None => flaws.push(format!("set {place} {} is missing", set.name)),
-                Some(there) if (there.key, there.flags) != (set.key.number_and_length().0, flags) => {
+                Some(there) if (there.key, there.flags, there.filled) != made => {
                     flaws.push(format!("set {place} {} is another", set.name));
                 }
                 Some(_) => {}
