@@ -34,7 +34,7 @@ mod tests;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -141,9 +141,34 @@ impl Links {
     /// Names the address. Those this call had added before are taken back, so that no half of them stays.
     pub async fn put(&self, place: &Place, addresses: &[IpAddr], valid: Duration) -> Result<Put, LinkError> {
         let held = self.held(place.index, place.may_hold_unmarked()).await?;
+        let is_new = |it: &IpAddr| held.iter().all(|held| held.address != *it);
+        let new: Vec<Ipv6Addr> = addresses
+            .iter()
+            .filter_map(|it| if let IpAddr::V6(six) = it { is_new(it).then_some(*six) } else { None })
+            .collect();
+        let mut arrivals = if new.is_empty() { None } else { Some(Arrivals::herald(self, place.index, new).await?) };
         let mut put = Put::default();
-        let has_new = |it: &&IpAddr| it.is_ipv6() && held.iter().all(|held| held.address != **it);
-        let mut arrivals = addresses.iter().find(has_new).map(|_| Arrivals::open()).transpose()?;
+        let mut done = self.put_each(place, addresses, &held, valid, &mut put).await;
+        if let Some(arrivals) = &mut arrivals {
+            if done.is_ok() {
+                done = arrivals.complete(self).await;
+            }
+            arrivals.dismiss(self).await;
+        }
+        match done {
+            Ok(()) => Ok(put),
+            Err(error) => Err(self.undo(place, &put, error).await),
+        }
+    }
+
+    async fn put_each(
+        &self,
+        place: &Place,
+        addresses: &[IpAddr],
+        held: &[Held],
+        valid: Duration,
+        put: &mut Put,
+    ) -> Result<(), LinkError> {
         for &address in addresses {
             let (how, list) = match held.iter().find(|it| it.address == address) {
                 Some(it) if it.ours => (NLM_F_REPLACE, &mut put.renewed),
@@ -157,18 +182,10 @@ impl Links {
             match self.write(format!("put {address} on the link `{}`", place.name), message, how).await {
                 Ok(()) => list.push(address),
                 Err(error) if error.is(Errno::EEXIST) => put.foreign.push(address),
-                Err(error) => return Err(self.undo(place, &put, error).await),
+                Err(error) => return Err(error),
             }
         }
-        if let Some(arrivals) = &mut arrivals {
-            for &address in &put.added {
-                let IpAddr::V6(address) = address else { continue };
-                if let Err(error) = arrivals.of(address, self).await {
-                    return Err(self.undo(place, &put, error).await);
-                }
-            }
-        }
-        Ok(put)
+        Ok(())
     }
 
     /// Takes back what was added before `error`, which it returns.

@@ -33,9 +33,6 @@ pub(super) fn lease(link: &str, index: u32, ip: IpAddr, valid: Duration) -> Addr
     lifetime.ifa_valid = seconds;
     let mut flags = AddressFlags::Noprefixroute;
     if ip.is_ipv6() {
-        // With a route of its own in the main table, so that the kernel forgets the route that connected sockets keep by
-        // the uplink; without, the node's own long-lived clients lost their answers at the first start.
-        flags = AddressFlags::empty();
         // RFC 6724 section 5 rule 3: a deprecated address is nobody's source unless he asks for it. Else the node's own
         // packets could leave with the address of the DNS service.
         lifetime.ifa_preferred = 0;

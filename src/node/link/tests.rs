@@ -1,5 +1,7 @@
 //! Links and addresses in namespaces of the tests' own, seen by `ip` as an independent eye.
 
+use futures_util::StreamExt as _;
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteProtocol, RouteType};
 use serde_json::Value;
 
 use super::*;
@@ -77,7 +79,64 @@ fn addresses_are_leased_for_minutes_and_marked_as_ours() {
         assert_eq!(six["nodad"], true);
         assert!(six.get("tentative").is_none(), "usable at once: {six}");
         assert_eq!(six["deprecated"], true, "nobody's source address: {six}");
+        assert_eq!(six["noprefixroute"], true, "that route would outlive it: {six}");
         assert!((290..=300).contains(&six["valid_life_time"].as_u64().expect("seconds")), "{six}");
+    });
+}
+
+// A worker of the kernel's makes them local, later than it acknowledges the address; connected sockets look again when
+// something changes in the main table.
+#[test]
+fn packets_to_an_ipv6_address_are_local_before_it_comes() {
+    in_a_namespace(|| async {
+        let links = links();
+        let place = loopback(&links).await;
+        let news = rtnetlink::new_multicast_connection(&[rtnetlink::MulticastGroup::Ipv6Route]);
+        let (connection, _, mut news) = news.expect("a second socket");
+        tokio::spawn(connection);
+        links.put(&place, &ours(), MINUTES).await.expect("put");
+        let to_us = RouteAttribute::Destination(RouteAddress::Inet6(SERVICE6.parse().expect("an address")));
+        let mut said = Vec::new();
+        while said.len() < 5 {
+            let message = tokio::time::timeout(PATIENCE, news.next()).await.expect("in time").expect("more news").0;
+            let NetlinkPayload::InnerMessage(news) = message.payload else { continue };
+            let (verb, route) = match news {
+                RouteNetlinkMessage::NewRoute(route) => ("new", route),
+                RouteNetlinkMessage::DelRoute(route) => ("gone", route),
+                _ => continue,
+            };
+            if route.attributes.contains(&to_us) {
+                assert_eq!(route.header.kind, RouteType::Local);
+                said.push((verb, route.header.table, route.header.protocol));
+            }
+        }
+        let (main, local) = (RouteHeader::RT_TABLE_MAIN, 255);
+        let (ours, the_kernels) = (RouteProtocol::Other(PROTOCOL), RouteProtocol::Kernel);
+        let expected = [
+            ("new", local, ours),
+            ("new", main, ours),
+            ("new", local, the_kernels),
+            ("gone", local, ours),
+            ("gone", main, ours),
+        ];
+        assert_eq!(said, expected);
+        links.sweep(None).await.expect("swept");
+        let left = run("ip -6 route show table all");
+        assert!(!left.contains("96::a"), "{left}");
+    });
+}
+
+// Nothing is left of a step that fails.
+#[test]
+fn the_routes_before_an_address_go_with_a_put_that_fails() {
+    in_a_namespace(|| async {
+        let links = links();
+        let place = loopback(&links).await;
+        let impossible = ips(&[SERVICE6, "ff02::1"]);
+        links.put(&place, &impossible, MINUTES).await.expect_err("a group is no address");
+        assert_eq!(locals("lo"), ["127.0.0.1", "::1"]);
+        let routes = run("ip -6 route show table all");
+        assert!(!routes.contains("96::a"), "{routes}");
     });
 }
 
