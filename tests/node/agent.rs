@@ -120,7 +120,7 @@ impl Agent {
         let file = directory.path().join("nodens.yaml");
         std::fs::write(&file, config.yaml(&directory.path().join("control.sock"))).expect("the directory is ours");
         let started = Instant::now();
-        let mut child = node.start_with(rights, env!("CARGO_BIN_EXE_nodens"), |command| {
+        let mut child = node.start_with(rights, &binary(), |command| {
             command.args(["run", "-c"]).arg(&file).env("RUST_BACKTRACE", "1");
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         });
@@ -226,6 +226,11 @@ impl Drop for Agent {
             eprintln!("--- agent {} said ---\n{}\n---", self.child.id(), self.said());
         }
     }
+}
+
+/// The agent to test: `NODENS_BINARY`, else the one built with the tests.
+fn binary() -> String {
+    std::env::var("NODENS_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_nodens").to_owned())
 }
 
 // === impl Log ===

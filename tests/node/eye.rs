@@ -174,7 +174,7 @@ fn nft_lines(node: &Namespace) -> Vec<String> {
     out
 }
 
-/// Removes handles, counts and times to live, and sorts what has no order.
+/// Removes handles, counts, times to live and what packets put into sets, and sorts what has no order.
 fn forget_changes(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -184,6 +184,10 @@ fn forget_changes(value: &mut Value) {
             // nft 1.0.6 prints the flag of an owned table wrongly: as any string that comes to its hand.
             if let Some(Value::Object(table)) = map.get_mut("table") {
                 table.remove("flags");
+            }
+            // By name: nft 1.0.6 does not show the flag of sets that packets fill.
+            if map.get("name").is_some_and(|name| text(name).starts_with("flows")) {
+                map.remove("elem");
             }
             map.values_mut().for_each(forget_changes);
             if let Some(Value::Array(elements)) = map.get_mut("elem") {

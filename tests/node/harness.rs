@@ -106,7 +106,7 @@ const BY_FLOW: &str = "
 table inet byhand {
   set leased4 { type ipv4_addr; flags timeout; }
   set flows4 {
-    type ipv4_addr . inet_service . ipv4_addr; flags dynamic, timeout; timeout 60s; size 65536;
+    type ipv4_addr . inet_service . ipv4_addr; flags dynamic, timeout; timeout 30s; size 65536;
   }
   chain prerouting {
     type filter hook prerouting priority raw;
@@ -116,7 +116,7 @@ table inet byhand {
   chain tcp4 {
     tcp flags & (syn | ack) == syn delete @flows4 { ip saddr . tcp sport . ip daddr }
     tcp flags & (syn | ack) == syn ip daddr @leased4 socket wildcard 0 add @flows4 { ip saddr . tcp sport . ip daddr } notrack
-    tcp flags & (syn | ack) != syn ip saddr . tcp sport . ip daddr @flows4 notrack
+    tcp flags & (syn | ack) != syn ip saddr . tcp sport . ip daddr @flows4 notrack update @flows4 { ip saddr . tcp sport . ip daddr }
   }
   chain output {
     type filter hook output priority raw;
@@ -158,6 +158,12 @@ fn the_eye_sees_each_thing_that_appears_and_nothing_else() {
     assert_eq!(eye::leased(&stage.node, "nodens"), [CLUSTER_IPS[0]]);
     assert_eq!(eye::our_addresses(&stage.node), [CLUSTER_IPS[0]]);
     assert!(eye::iptables(&stage.node).iter().any(|line| line.contains("KUBE-SVC-UDP")));
+    // What packets put into a set is nobody's doing.
+    stage.node.nft("add set inet nodens flows4 { type ipv4_addr; flags dynamic, timeout; timeout 60s; }");
+    let with_set = eye::Sight::of(&stage.node);
+    stage.node.nft("add element inet nodens flows4 { 10.244.1.2 }");
+    with_set.assert_same(&eye::Sight::of(&stage.node), "a packet came");
+    assert_eq!(after.differences(&with_set).len(), 1, "{with_set:?}");
     stage.node.ip("address del 10.96.0.10 dev lo");
     stage.node.nft("delete table inet nodens");
     before.assert_same(&eye::Sight::of(&stage.node), "all is gone");

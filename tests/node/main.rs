@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Needs root, `ip`, `nft`, `iptables`, `conntrack` and `setpriv`; says `SKIPPED:` where they are missing.
-//! `NODENS_LOAD=full` asks at the full rate and as often as the acceptance list says.
+//! `NODENS_LOAD=full` asks as often as the acceptance list says. `NODENS_BINARY=target/release/nodens` tests another
+//! agent than the one built with the tests.
 
 mod agent;
 mod eye;

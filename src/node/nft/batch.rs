@@ -30,6 +30,7 @@ pub(crate) mod message {
     pub(crate) const DELETE_RULE: u16 = 8;
     pub(crate) const NEW_SET: u16 = 9;
     pub(crate) const GET_SET: u16 = 10;
+    pub(crate) const DELETE_SET: u16 = 11;
     pub(crate) const NEW_ELEMENT: u16 = 12;
     pub(crate) const GET_ELEMENT: u16 = 13;
     pub(crate) const DELETE_ELEMENT: u16 = 14;
@@ -131,6 +132,24 @@ impl Batch {
     pub fn flush_chain(&mut self, family: Family, table: &str, chain: &str) {
         let attributes = Attributes::new().text(1, table).text(2, chain);
         self.push(format!("flush chain {family} {table} {chain}"), message::DELETE_RULE, 0, family, attributes);
+    }
+
+    /// Deletes the rules of all chains of a table; no error if there are none.
+    pub(crate) fn flush_table(&mut self, family: Family, table: &str) {
+        let attributes = Attributes::new().text(1, table);
+        self.push(format!("flush table {family} {table}"), message::DELETE_RULE, 0, family, attributes);
+    }
+
+    /// Deletes a chain without rules, which no rule and no element leads to.
+    pub(crate) fn delete_chain(&mut self, family: Family, table: &str, chain: &str) {
+        let attributes = Attributes::new().text(1, table).text(3, chain);
+        self.push(format!("delete chain {family} {table} {chain}"), message::DELETE_CHAIN, 0, family, attributes);
+    }
+
+    /// Deletes a set with a name, which no rule uses, and its elements.
+    pub(crate) fn delete_set(&mut self, family: Family, table: &str, set: &str) {
+        let attributes = Attributes::new().text(1, table).text(2, set);
+        self.push(format!("delete set {family} {table} {set}"), message::DELETE_SET, 0, family, attributes);
     }
 
     /// Adds a rule at the end of a chain, and the nameless sets it uses before it.

@@ -215,13 +215,18 @@ pub(crate) fn flow_in(v4: bool, set: &str) -> Expressions {
 #[derive(Clone, Copy)]
 enum Change {
     Add = 0,
+    Update = 1,
     Delete = 2,
+}
+
+fn change(how: Change, set: &str) -> Expression {
+    plain("dynset", Attributes::new().text(1, set).u32(3, how as u32).u32(4, REGISTER))
 }
 
 fn change_flow(how: Change, v4: bool, set: &str) -> Expressions {
     let mut all = tcp();
     all.extend(load_flow(v4));
-    all.push(plain("dynset", Attributes::new().text(1, set).u32(3, how as u32).u32(4, REGISTER)));
+    all.push(change(how, set));
     all
 }
 
@@ -229,6 +234,13 @@ fn change_flow(how: Change, v4: bool, set: &str) -> Expressions {
 /// match of the family.
 pub(crate) fn remember_flow(v4: bool, set: &str) -> Expressions {
     change_flow(Change::Add, v4, set)
+}
+
+/// `update @name { ip saddr . tcp sport . ip daddr }`: its time begins again. Behind [`flow_in`].
+pub(crate) fn refresh_flow(v4: bool, set: &str) -> Expressions {
+    let mut all = load_flow(v4);
+    all.push(change(Change::Update, set));
+    all
 }
 
 /// `delete @name { ip saddr . tcp sport . ip daddr }`: whatever is remembered of it is forgotten (Linux 5.4).

@@ -355,6 +355,39 @@ fn what_the_last_instance_left_is_adopted_if_complete_and_mended_if_not() {
     });
 }
 
+/// L10. Whoever tears at our chains and sets does not end a lease, nor cut a connection: those sets stay.
+#[test]
+fn sets_that_are_whole_survive_the_repair_of_everything_around_them() {
+    in_namespace(async || {
+        let mut nft = with_full_ruleset().await;
+        nft.commit(&lease(&[PODS, HOST], &full().addresses, LONG, Renewal::Anew)).await.expect("a lease");
+        let flow = "10.244.1.2 . 40000 . 169.254.20.10";
+        nft_says(&["add", "element", "inet", PODS, "flows4", &format!("{{ {flow} }}")]);
+        for damage in [
+            "flush table inet nodens",
+            "flush table inet nodens; delete chain inet nodens tcp4",
+            "add chain inet nodens theirs; add rule inet nodens theirs ip daddr @leased4 drop",
+            "add chain inet nodens theirs;
+             add map inet nodens theirs { type ipv4_addr : verdict; elements = { 10.0.0.1 : jump theirs }; }
+             add rule inet nodens output ip daddr vmap @theirs",
+            "flush table inet nodens; delete set inet nodens flows6; add set inet nodens flows6 { type ipv6_addr; }",
+            "add chain inet nodens output { policy drop; }",
+        ] {
+            nft_says(&[damage]);
+            assert_ne!(mend(&mut nft, &full()).await, Vec::<String>::new(), "{damage}");
+            assert_eq!(leased(&mut nft, PODS).await.len(), 3, "{damage}");
+            assert!(nft_says(&["list", "set", "inet", PODS, "flows4"]).contains(flow), "{damage}");
+        }
+        // other chains are wanted, in the table that is ours alone
+        let without_fallback = Rules { fallback: Vec::new(), ..full() };
+        for rules in [without_fallback, full()] {
+            assert_ne!(mend(&mut nft, &rules).await, Vec::<String>::new());
+            assert!(nft_says(&["list", "set", "inet", PODS, "flows4"]).contains(flow));
+        }
+        assert_eq!((leased(&mut nft, PODS).await.len(), leased(&mut nft, HOST).await.len()), (3, 3));
+    });
+}
+
 /// Makes the host's tables those of `rules`; what had to be mended.
 async fn mend(nft: &mut Nft, rules: &Rules) -> Vec<String> {
     let ruleset = Ruleset::new(rules);

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use super::expression::{
     Datatype, End, Expressions, Transport, address_in, address_one_of, back, flow_in, forget_flow, jump, later_segment,
-    marked, notrack, port, remember_flow, socket_bound,
+    marked, notrack, port, refresh_flow, remember_flow, socket_bound,
 };
 use super::table::{Chain, Filled, Hook, Kind, Rule, Set, Table};
 use super::{Batch, FLOWS4, FLOWS6, Family, Found, HOST, LEASED4, LEASED6, PODS, fallback, guard};
@@ -33,7 +33,7 @@ use crate::plan::Prefix;
 /// Before connection tracking (`NF_IP_PRI_RAW`).
 const RAW: i32 = -300;
 /// How long a connection is remembered, and how many are.
-const FLOWS: Filled = Filled { timeout: Duration::from_secs(60), size: 65_536 };
+const FLOWS: Filled = Filled { timeout: Duration::from_secs(30), size: 65_536 };
 
 /// What the rules are made from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -72,9 +72,10 @@ impl Ruleset {
         Self { tables: [Some(pods(rules)), Some(host(rules)), guard::arp(rules)].into_iter().flatten().collect() }
     }
 
-    /// The least that makes the host's tables these: nothing if they are, new rules for some chains, or new tables. The
-    /// leases of a new table are gone; add [`lease`](super::lease()) behind it. A table that another living socket owns is
-    /// left out, or the kernel would refuse everything; [`Self::differences`] names it.
+    /// The least that makes the host's tables these: nothing if they are, new rules for some chains, new chains, or new
+    /// tables. Sets that are as they are to be stay with all they hold, but those of a new table are empty: for its leases
+    /// add [`lease`](super::lease()) behind it; the connections it had remembered are cut by their next segment. A table
+    /// that another living socket owns is left out, or the kernel would refuse everything; [`Self::differences`] names it.
     pub fn repair(&self, found: &Found) -> Batch {
         let mut batch = Batch::new();
         for table in &self.tables {
@@ -214,8 +215,11 @@ fn decide_by_syn(v4: bool, socket_match: bool) -> Vec<Rule> {
     if socket_match {
         first = and(first, socket_bound());
     }
+    // Untracked first: a connection whose time runs out at this very moment may not find its place again.
+    let known = and(and(later_segment(), flow_in(v4, set)), [notrack()]);
+    let ours = and(known, refresh_flow(v4, set));
     vec![
-        Rule::new("connections of ours", and(and(later_segment(), flow_in(v4, set)), [notrack(), back()])),
+        Rule::new("connections of ours", and(ours, [back()])),
         Rule::new("connections of others", and(later_segment(), [back()])),
         Rule::new("a port may be used again", forget_flow(v4, set)),
         Rule::new("new connections", and(and(first, remember_flow(v4, set)), [notrack()])),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::batch::{Batch, SET_DYNAMIC, SET_TIMEOUT};
 use super::expression::{Datatype, Expressions};
-use super::{Family, Found};
+use super::{Family, Found, FoundSet};
 
 /// Where in its way the kernel shows a packet to a chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,6 +76,12 @@ impl Set {
     /// `NFT_SET_*`.
     pub(crate) fn flags(&self) -> u32 {
         if self.filled.is_some() { SET_TIMEOUT | SET_DYNAMIC } else { SET_TIMEOUT }
+    }
+
+    /// Whether that set is this one, as we make it; what is in it is another matter.
+    fn is(&self, there: &FoundSet) -> bool {
+        let made = (self.key.number_and_length().0, self.flags(), self.filled.map(|it| (it.timeout, it.size)));
+        there.name == self.name && (there.key, there.flags, there.filled) == made
     }
 }
 
@@ -173,14 +179,39 @@ impl Table {
         }
     }
 
-    /// The least that makes the host's table this one: nothing, new rules for some chains, or a new table. Nothing, too, if
-    /// the table is another socket's: the kernel would refuse the whole batch.
+    /// Makes every chain anew, and the sets that are not as they are to be. What the others hold stays: leases and
+    /// connections.
+    fn rebuild(&self, found: &Found, batch: &mut Batch) {
+        let here = |family: Family, table: &str| family == self.family && table == self.name;
+        let sets: Vec<&FoundSet> = found.sets.iter().filter(|set| here(set.family, &set.table)).collect();
+        batch.flush_table(self.family, self.name);
+        // An element of somebody's map may lead to a chain.
+        for set in sets.iter().filter(|there| !self.sets.iter().any(|set| set.is(there))) {
+            batch.delete_set(self.family, self.name, &set.name);
+        }
+        for chain in found.chains.iter().filter(|chain| here(chain.family, &chain.table)) {
+            batch.delete_chain(self.family, self.name, &chain.name);
+        }
+        for set in self.sets.iter().filter(|set| !sets.iter().any(|there| set.is(there))) {
+            batch.set(self.family, self.name, set);
+        }
+        for chain in &self.chains {
+            batch.chain(self.family, self.name, chain);
+            self.fill(chain, batch);
+        }
+    }
+
+    /// The least that makes the host's table this one: nothing, new rules for some chains, new chains, or a new table.
+    /// Nothing, too, if the table is another socket's: the kernel would refuse the whole batch.
     pub(crate) fn repair(&self, found: &Found, batch: &mut Batch) {
         if self.is_anothers(found) {
             return;
         }
-        if !self.flaws_of_frame(found).is_empty() {
+        if !self.flaws_of_table(found).is_empty() {
             return self.replace(batch);
+        }
+        if !self.flaws_of_frame(found).is_empty() {
+            return self.rebuild(found, batch);
         }
         for chain in self.chains.iter().filter(|chain| !self.has_rules_of(chain, found)) {
             batch.flush_chain(self.family, self.name, &chain.name);
@@ -204,8 +235,8 @@ impl Table {
         changed.map(|chain| format!("rules of chain {} {} {}", self.family, self.name, chain.name)).collect()
     }
 
-    /// What differs besides rules.
-    fn flaws_of_frame(&self, found: &Found) -> Vec<String> {
+    /// What differs so that the table must go; empty if it may stay.
+    fn flaws_of_table(&self, found: &Found) -> Vec<String> {
         let place = format!("{} {}", self.family, self.name);
         let Some(table) = found.tables.iter().find(|table| table.family == self.family && table.name == self.name)
         else {
@@ -217,6 +248,16 @@ impl Table {
         }
         if table.owner != self.owner.then_some(found.port) {
             flaws.push(format!("table {place} belongs to another socket"));
+        }
+        flaws
+    }
+
+    /// What differs besides rules.
+    fn flaws_of_frame(&self, found: &Found) -> Vec<String> {
+        let place = format!("{} {}", self.family, self.name);
+        let mut flaws = self.flaws_of_table(found);
+        if !found.tables.iter().any(|table| table.family == self.family && table.name == self.name) {
+            return flaws;
         }
         let ours = |family: Family, name: &str| family == self.family && name == self.name;
         for chain in &self.chains {
@@ -234,12 +275,9 @@ impl Table {
         }
         for set in &self.sets {
             let there = found.sets.iter().find(|there| ours(there.family, &there.table) && there.name == set.name);
-            let made = (set.key.number_and_length().0, set.flags(), set.filled.map(|it| (it.timeout, it.size)));
             match there {
                 None => flaws.push(format!("set {place} {} is missing", set.name)),
-                Some(there) if (there.key, there.flags, there.filled) != made => {
-                    flaws.push(format!("set {place} {} is another", set.name));
-                }
+                Some(there) if !set.is(there) => flaws.push(format!("set {place} {} is another", set.name)),
                 Some(_) => {}
             }
         }

@@ -360,3 +360,60 @@ fn connections_follow_their_first_segment() {
         });
     }
 }
+
+/// The seconds after which the pod's only connection is forgotten.
+fn forgotten_after() -> u64 {
+    let listed = super::nft_says(&["-j", "list", "set", "inet", PODS, "flows4"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("nft -j prints JSON");
+    let sets = listed["nftables"].as_array().expect("a list");
+    let set = sets.iter().find_map(|object| object.get("set")).expect("the set");
+    assert_eq!(set["elem"].as_array().map(Vec::len), Some(1), "{set}");
+    set["elem"][0]["elem"]["expires"].as_u64().expect("a time")
+}
+
+/// A connection in use is not forgotten, however old it is.
+#[test]
+fn every_segment_gives_its_connection_its_whole_time_again() {
+    in_namespace(async || {
+        let pod = Pod::new();
+        let mut nft = Nft::open().expect("netfilter netlink");
+        apply(&mut nft, &rules()).await;
+        let _agent = Server::of_connections(DNS, "agent");
+        nft.commit(&lease(&[PODS], &[ip(ADDRESS)], LONG, Renewal::Anew)).await.expect("a lease");
+        let connection = pod.does(|| call(DNS, 0));
+        nft.commit(&withdraw(&[PODS])).await.expect("a withdrawal");
+        let whole = forgotten_after();
+        while forgotten_after() + 1 >= whole {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(speaks(&connection), 'a');
+        assert!(forgotten_after() + 1 >= whole, "{whole} s at first, {} s after a question", forgotten_after());
+    });
+}
+
+/// Where no more can be remembered new connections are the cluster DNS's; those that are remembered go on.
+#[test]
+fn a_full_set_leaves_new_connections_to_cluster_dns() {
+    in_namespace(async || {
+        let pod = Pod::new();
+        let rules = Rules { fallback: vec![(ip(ADDRESS), vec![endpoint("10.9.0.1:5353")])], ..rules() };
+        let mut nft = Nft::open().expect("netfilter netlink");
+        apply(&mut nft, &rules).await;
+        let _agent = Server::of_connections(DNS, "agent");
+        let _cluster = Server::of_connections("10.9.0.1:5353", "cluster");
+        nft.commit(&lease(&[PODS], &[ip(ADDRESS)], LONG, Renewal::Anew)).await.expect("a lease");
+        let first = pod.does(|| call(DNS, 0));
+
+        let others: Vec<String> = (1..=u16::MAX).map(|port| format!("10.200.0.1 . {port} . {ADDRESS}")).collect();
+        let script = tempfile::NamedTempFile::new().expect("a file");
+        let fill = format!("add element inet {PODS} flows4 {{ {} }}", others.join(", "));
+        fs::write(&script, fill).expect("the file is ours");
+        super::nft_says(&["-f", script.path().to_str().expect("a plain name")]);
+        let second = pod.does(|| call(DNS, 0));
+        assert_eq!((speaks(&first), speaks(&second)), ('a', 'c'));
+
+        super::nft_says(&["delete", "element", "inet", PODS, "flows4", &format!("{{ {} }}", others[0])]);
+        let third = pod.does(|| call(DNS, 0));
+        assert_eq!((speaks(&first), speaks(&second), speaks(&third)), ('a', 'c', 'a'));
+    });
+}
