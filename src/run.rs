@@ -261,7 +261,9 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         // First of all the traffic goes back: what arrives from here on finds the cluster DNS.
-        drop(self.plane.take());
+        if let Some(plane) = &self.plane {
+            plane.withdraw();
+        }
         if let Some(Prober { thread, stop }) = self.prober.take() {
             drop(stop);
             if thread.join().is_err() {
@@ -282,6 +284,8 @@ impl Drop for Agent {
         {
             tracing::error!("the control thread panicked");
         }
+        // The connections of the host's own clients have ended: the table that knew them may go.
+        drop(self.plane.take());
     }
 }
 

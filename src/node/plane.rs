@@ -4,7 +4,8 @@
 //! start    addresses ─► tables, fallback and guard included ─► (health) ─► lease: the kernel hands us the traffic
 //! healthy  the lease renewed, three times in its life       unhealthy  withdrawn at once; a hung process lets it lapse
 //! event    somebody changed our tables, link or addresses ─► observed again, the least that differs is written
-//! stop     withdrawn, in one transaction ─► the process answers what is in flight; tables, fallback, link stay
+//! stop     withdrawn, in one transaction ─► the process answers what is in flight ─► the host's table goes; tables,
+//!          fallback, link stay
 //! ```
 //! It runs on a thread of its own and never in the way of a query. Its netlink socket owns the host's table: when the
 //! process goes, however it goes, the kernel removes that table, and for pods the socket match ends with the sockets.
@@ -74,6 +75,8 @@ enum Command {
     Look,
     /// Give the traffic back, for good.
     Withdraw(oneshot::Sender<()>),
+    /// Let the host's table go, and end.
+    Leave,
 }
 
 impl Plane {
@@ -118,12 +121,12 @@ impl Plane {
         News(self.commands.clone())
     }
 
-    /// Gives the traffic back, waits until the kernel has it, and ends. Tables, fallback and link stay for the next
-    /// instance.
-    fn withdraw(&self) {
+    /// Gives the traffic back, for good, and waits until the kernel has it. Tables, fallback and link stay for the next
+    /// instance; the host's table, which knows the host's connections to us, until this is dropped.
+    pub fn withdraw(&self) {
         let (done, awaited) = oneshot::channel();
         if self.commands.send(Command::Withdraw(done)).is_ok() {
-            // An error means that the thread is gone, and the lease with it.
+            // An error means that it is done already, or that the thread is gone, and the lease with it.
             let _ = awaited.blocking_recv();
         }
     }
@@ -132,6 +135,8 @@ impl Plane {
 impl Drop for Plane {
     fn drop(&mut self) {
         self.withdraw();
+        // Gone, it has left.
+        let _ = self.commands.send(Command::Leave);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -256,9 +261,10 @@ impl<'a> Presence<'a> {
                     Some(Command::Withdraw(done)) => {
                         self.withdraw().await;
                         let _ = done.send(());
+                        while !matches!(commands.recv().await, Some(Command::Leave) | None) {}
                         return;
                     }
-                    None => return,
+                    Some(Command::Leave) | None => return,
                 },
                 _ = lease.tick() => self.renew().await,
                 _ = addresses.tick() => self.put_addresses().await,
