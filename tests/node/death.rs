@@ -36,14 +36,12 @@ fn assert_lost_only_in_flight(who: &str, count: &Count, deaths: &[(Instant, Inst
 
 /// L08
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn sigkill_behind_iptables_loses_only_what_was_in_flight() {
     sigkill_loses_only_what_was_in_flight(Flavour::Iptables);
 }
 
 /// L08
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn sigkill_behind_nftables_loses_only_what_was_in_flight() {
     sigkill_loses_only_what_was_in_flight(Flavour::Nftables);
 }
@@ -71,7 +69,6 @@ fn sigkill_loses_only_what_was_in_flight(flavour: Flavour) {
 
 /// L08, O05
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn a_hung_agent_is_replaced_within_a_lease_and_comes_back() {
     let Some(stage) = Stage::build(Flavour::Iptables) else { return };
     let lease = Duration::from_secs(3);

@@ -42,14 +42,12 @@ pub fn everything() -> Load {
 
 /// L01
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn a_start_behind_iptables_loses_nothing() {
     a_start_loses_nothing(Flavour::Iptables);
 }
 
 /// L01
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn a_start_behind_nftables_loses_nothing() {
     a_start_loses_nothing(Flavour::Nftables);
 }
@@ -76,14 +74,12 @@ fn a_start_loses_nothing(flavour: Flavour) {
 
 /// L05
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn sigterm_behind_iptables_loses_nothing() {
     sigterm_loses_nothing(Flavour::Iptables);
 }
 
 /// L05
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn sigterm_behind_nftables_loses_nothing() {
     sigterm_loses_nothing(Flavour::Nftables);
 }
@@ -121,7 +117,6 @@ fn sigterm_loses_nothing(flavour: Flavour) {
 
 /// L05: connections whose question comes late are answered by who took them.
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn sigterm_cuts_no_connection() {
     let Some(stage) = Stage::build(Flavour::Nftables) else { return };
     let mut agent = Agent::start(&stage.node, &Config::new());
@@ -140,7 +135,6 @@ fn sigterm_cuts_no_connection() {
 
 /// L06, L07
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn rolling_restarts_without_surge_lose_nothing() {
     let Some(stage) = Stage::build(Flavour::Iptables) else { return };
     let config = Config::new();
@@ -162,7 +156,6 @@ fn rolling_restarts_without_surge_lose_nothing() {
 
 /// L07
 #[test]
-#[ignore = "issue 3: a switch cuts TCP connections in progress; the rules must follow the flow (byhand.rs), not the lease"]
 fn rolling_restarts_with_surge_lose_nothing_and_leave_no_gap() {
     let Some(stage) = Stage::build(Flavour::Nftables) else { return };
     let config = Config::new();
