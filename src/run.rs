@@ -29,7 +29,7 @@ use crate::net::probe::{self, ProbeName, Trust};
 use crate::net::tls::{Tls, TlsError};
 use crate::net::worker::{self, Shared};
 use crate::node::facts::Mode;
-use crate::node::plane::Plane;
+use crate::node::plane::{Plane, Seat};
 use crate::plan::{Plan, Protocol};
 use crate::resolve::{Active, Resolver};
 use crate::upstream::Health;
@@ -106,6 +106,8 @@ impl Agent {
         let epoch = Instant::now();
         let cores = thread::available_parallelism();
         let count = plan.listen.workers.or(cores.ok()).map_or(1, usize::from);
+        // Before the sockets, so that they are closed first should we be killed.
+        let seat = plan.node.as_ref().map(|_| Seat::take()).transpose().map_err(StartError::Node)?;
         let sockets = listen::bind(&plan.listen.addresses, plan.listen.port, count).map_err(StartError::Listen)?;
         let addresses = sockets[0].udp.iter().map(std::net::UdpSocket::local_addr);
         let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>().map_err(StartError::Thread)?;
@@ -172,7 +174,7 @@ impl Agent {
                 break;
             }
         }
-        agent.start_plane()?;
+        agent.start_plane(seat)?;
         agent.start_probing()?;
         Ok(agent)
     }
@@ -187,10 +189,13 @@ impl Agent {
     }
 
     /// Goes to work on the host, if the plan wants that.
-    fn start_plane(&mut self) -> Result<(), StartError> {
+    fn start_plane(&mut self, seat: Option<Seat>) -> Result<(), StartError> {
         let active = self.inner.shared.active.load_full();
-        let (Some(desired), Some(health)) = (node::desired(&active), self.inner.health.clone()) else { return Ok(()) };
-        let plane = Plane::start(desired, health).map_err(StartError::Node)?;
+        let (Some(seat), Some(desired), Some(health)) = (seat, node::desired(&active), self.inner.health.clone())
+        else {
+            return Ok(());
+        };
+        let plane = Plane::start(seat, desired, health).map_err(StartError::Node)?;
         // Set once: an agent has one plane.
         let _ = self.inner.node.set(node::Link { news: plane.news(), status: plane.status() });
         self.plane = Some(plane);
