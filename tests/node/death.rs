@@ -52,7 +52,7 @@ fn sigkill_loses_only_what_was_in_flight(flavour: Flavour) {
     let mut agent = Agent::start(&stage.node, &config);
     let clients = Clients::start(&stage, &everything());
     let mut deaths = Vec::new();
-    let rounds = if is_full() { 50 } else { 5 };
+    let rounds = if is_full() { 100 } else { 5 };
     for _ in 0..rounds {
         for_a_while(Duration::from_millis(100));
         deaths.push(agent.kill());

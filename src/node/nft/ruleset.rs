@@ -6,15 +6,26 @@
 //!
 //! TCP goes by connection: the SYN decides, the connection is remembered (`flows4`, `flows6`), and its later segments
 //! follow the SYN, whoever has the lease by then. Were each segment asked for the lease instead, a lease that begins would
-//! reset the connections kube-proxy has translated, and one that ends would cut those we are serving; measured so under
-//! slow TCP clients (`tests/node/harness.rs`: `BY_LEASE`, `BY_FLOW`), where going by connection lost none. Every SYN first
-//! forgets what is remembered of its connection, so that a port used again is decided anew. The sets outlive leases: a
-//! withdrawal empties them never. Nor could the later segments be asked for the socket: `socket wildcard 0` refuses every
-//! connection there, since the handshake's third packet meets a request socket.
+//! reset the connections kube-proxy has translated, and one that ends would cut those we are serving: under clients that
+//! think for 20 ms between connection and question 348 of 3,353 were reset in 30 switches; by connection none of 3,606
+//! (`tests/node/harness.rs`: `BY_LEASE`, `BY_FLOW`). Nor could the later segments be asked for the socket: `socket wildcard
+//! 0` refuses every connection there, since the handshake's third packet meets a request socket.
+//!
+//! - Every SYN first forgets what is remembered of its connection: a port used again is decided anew.
+//! - Every later segment gives its connection its whole time again ([`FLOWS`]): one in use is never forgotten, and one that
+//!   is silent is closed by us long before.
+//! - Cost, on Linux 6.18 with a set empty or full: 45 ns for the look-up that every later segment of anybody's connection
+//!   needs, 45 ns more for its time if it is ours; 100 ns for a SYN.
+//! - A full set remembers no more: new connections are the cluster DNS's until others are forgotten, those remembered go on,
+//!   and UDP does not notice. It takes 2,184 new connections per second for half a minute, or somebody's flood of SYNs; the
+//!   kernel's memory is what the bound protects (160 octets each).
+//! - The sets outlive leases, restarts and repairs ([`Ruleset::repair`]): a withdrawal never empties them. A table that was
+//!   deleted or made dormant by others is made anew and knows no connections: those in progress are reset by their next
+//!   segment.
 //!
 //! In the output hook `socket` sees the sender's socket, not ours, so what the host itself sends is caught by a table the
-//! kernel removes with our netlink socket; the connections remembered there go with it, and with the process that served
-//! them.
+//! kernel removes with our netlink socket; the connections remembered there go with it. So the socket stays open until the
+//! last of them has been answered.
 //!
 //! Read first: the design's interception.md, nft(8).
 
@@ -32,7 +43,8 @@ use crate::plan::Prefix;
 
 /// Before connection tracking (`NF_IP_PRI_RAW`).
 const RAW: i32 = -300;
-/// How long a connection is remembered, and how many are.
+/// How long a connection is remembered after its last segment, and how many are. We close one that has been silent for
+/// 10 s, or 15 s after a question (`net::tcp`); twice that, so that no clock of TCP's matters.
 const FLOWS: Filled = Filled { timeout: Duration::from_secs(30), size: 65_536 };
 
 /// What the rules are made from.

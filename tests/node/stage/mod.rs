@@ -92,7 +92,7 @@ impl Stage {
             route add default via fd00:77::10");
         let endpoints = CLUSTER_IPS.map(endpoints_of).concat().into_iter().map(|it| it.ip()).collect::<Vec<_>>();
         for ip in endpoints.iter().chain(&UP) {
-            other.ip(&format!("address add {ip} dev lo"));
+            other.ip(&format!("address add {ip} dev lo{}", if ip.is_ipv6() { " nodad" } else { "" }));
         }
         for (pod, number) in pods.iter().zip(1..) {
             let peer = pod.path();
