@@ -109,7 +109,7 @@ pub fn run(
             idle_connections: RefCell::default(),
         });
         let mut serving = Vec::new();
-        for socket in sockets.udp {
+        for socket in sockets.udp.into_iter().chain(sockets.own) {
             serving.push(tokio::task::spawn_local(udp::serve(Rc::clone(&worker), Arc::new(socket))));
         }
         for listener in sockets.tcp {

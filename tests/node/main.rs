@@ -26,3 +26,4 @@ mod harness;
 mod life;
 mod modes;
 mod repair;
+mod surge;
