@@ -48,6 +48,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()>
     let mut batch = Batch::new();
     // Set once the agent stops.
     let mut until = None;
+    let mut absences = 0;
     loop {
         let mut guard = tokio::select! {
             guard = ready.readable() => guard?,
@@ -59,9 +60,14 @@ pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()>
             () = over(until) => return Ok(()),
         };
         match batch.receive(&socket) {
-            Ok(received) => {
-                batch.answer(&worker, &socket, local, received);
-                batch.send(&worker, &socket);
+            Ok(mut received) => {
+                let now = Instant::now();
+                if worker.pulse.is_aged(&mut absences, now) {
+                    received = batch.discard(&worker, &socket, received);
+                } else {
+                    batch.answer(&worker, &socket, local, received, now);
+                    batch.send(&worker, &socket);
+                }
                 if received < BATCH {
                     // The queue was empty; what comes later makes the socket readable again.
                     guard.clear_ready();
@@ -115,11 +121,31 @@ impl Batch {
         Ok(self.arrived.len())
     }
 
+    /// Drops what was received and what waits behind it; how many the last read gave.
+    fn discard(&mut self, worker: &Worker, socket: &UdpSocket, mut received: usize) -> usize {
+        let mut all = 0;
+        loop {
+            all += received as u64;
+            if received < BATCH {
+                break;
+            }
+            received = self.receive(socket).unwrap_or(0);
+        }
+        worker.count.drops.add(Dropped::Aged, all);
+        received
+    }
+
     /// Writes a reply for each query that gets one now.
-    fn answer(&mut self, worker: &Rc<Worker>, socket: &Arc<UdpSocket>, local: SocketAddr, received: usize) {
+    fn answer(
+        &mut self,
+        worker: &Rc<Worker>,
+        socket: &Arc<UdpSocket>,
+        local: SocketAddr,
+        received: usize,
+        now: Instant,
+    ) {
         self.peers.clear();
         self.lengths.clear();
-        let now = Instant::now();
         for index in 0..received {
             let (length, source) = self.arrived[index];
             let Some((source, peer)) = source.and_then(|it| Some((it, to_std(&it)?))) else { continue };

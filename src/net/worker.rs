@@ -22,6 +22,7 @@ use super::exchange::ExchangeCounters;
 use super::guest::Guest;
 use super::listen::Sockets;
 use super::pilot;
+use super::pulse::{BEAT, Pulse};
 use super::stream::{Limits, StreamPool};
 use super::tls::Tls;
 use super::udp_pool::UdpPool;
@@ -69,6 +70,7 @@ pub struct Worker {
     pub udp: UdpPool,
     pub streams: StreamPool,
     pub exchanged: Rc<ExchangeCounters>,
+    pub pulse: Pulse,
     dice: RefCell<StdRng>,
     /// Replies that are not part of a batch are written here.
     pub scratch: RefCell<Box<[u8]>>,
@@ -101,6 +103,7 @@ pub fn run(
             udp: UdpPool::new(PORTS_PER_SERVER, Rc::clone(&exchanged)),
             streams: StreamPool::new(rand::make_rng(), Limits::default(), Rc::clone(&exchanged)),
             exchanged,
+            pulse: Pulse::new(Instant::now()),
             dice: RefCell::new(rand::make_rng()),
             scratch: RefCell::new(vec![0; MESSAGE_MAX].into_boxed_slice()),
             under_way: Cell::new(0),
@@ -134,10 +137,12 @@ pub fn run(
 
 /// Closes upstream ports that have had their time.
 async fn sweep(worker: Rc<Worker>) {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut tick = tokio::time::interval(BEAT);
     loop {
         tick.tick().await;
-        worker.udp.sweep(Instant::now());
+        let now = Instant::now();
+        worker.pulse.beat(now);
+        worker.udp.sweep(now);
     }
 }
 

@@ -15,6 +15,7 @@
 //! `NODENS_LOAD=full` asks at the full rate and as often as the acceptance list says.
 
 mod agent;
+mod endpoint;
 mod eye;
 mod stage;
 mod stream;
@@ -22,6 +23,7 @@ mod stream;
 mod byhand;
 mod death;
 mod exposure;
+mod hang;
 mod harness;
 mod life;
 mod modes;

@@ -1,12 +1,11 @@
 //! Two instances for a while: one holds the traffic, the other waits. Whoever of them goes, and however.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::agent::{Agent, Config, HEALTH_PORT, LIMIT};
+use crate::agent::{Agent, Config, LIMIT};
+use crate::endpoint;
 use crate::eye::{self, Sight};
 use crate::life::{Clients, everything};
 use crate::stage::{CLUSTER_IPS, Flavour, OWN_IPS, Stage, is_full};
@@ -181,17 +180,6 @@ fn a_newcomer_is_ready_while_it_waits() {
     let elder = Agent::start(&stage.node, &config);
     let next = newcomer(&stage, &config);
     // Both listen there; each connection finds one of them.
-    let both = || (0..20).all(|_| ready(&stage));
+    let both = || (0..20).all(|_| endpoint::is_ready(&stage.node));
     assert!(wait_until(LIMIT, both).is_some(), "elder:\n{}\nnewcomer:\n{}", elder.said(), next.said());
-}
-
-fn ready(stage: &Stage) -> bool {
-    let ask = || -> io::Result<String> {
-        let mut stream = TcpStream::connect((OWN_IPS[0], HEALTH_PORT))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply)?;
-        Ok(reply)
-    };
-    stage.node.run(ask).is_ok_and(|reply| reply.starts_with("HTTP/1.1 200"))
 }
