@@ -78,7 +78,8 @@ impl ProbeName {
 pub enum Trust {
     /// An agent's: the proof is asked for.
     Agents,
-    /// Anybody's: where probes cannot be told from other packets (rules by iptables), the cluster DNS may answer them.
+    /// Anybody's: where probes cannot be told from other packets (rules by iptables), the cluster DNS may answer them. That
+    /// our workers do is known from their own sockets.
     Anybody,
 }
 
@@ -218,8 +219,11 @@ fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>) 
 
 fn socket(address: SocketAddr, kind: Kind, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    // Without the right to mark there is no interception either, and nobody else to be mistaken for.
-    let _ = socket.set_mark(PROBE_MARK);
+    // The workers' own sockets need no mark, and kube-proxy would masquerade it: the bit 0x4000 is in it. Without the
+    // right to mark there is no interception either, and nobody else to be mistaken for.
+    if !address.ip().is_loopback() {
+        let _ = socket.set_mark(PROBE_MARK);
+    }
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)

@@ -17,38 +17,28 @@ const AWAY: Duration = Duration::from_secs(3);
 /// How often a worker with nothing to do says that it could.
 pub const BEAT: Duration = Duration::from_secs(1);
 
-/// How long after an absence its sockets are read for the first time: what comes later to a socket that was empty is new.
-const WAKING: Duration = Duration::from_millis(50);
-
 /// One worker's.
 #[derive(Debug)]
 pub struct Pulse {
     last: Cell<Instant>,
     absences: Cell<u32>,
-    /// When the last absence ended.
-    back: Cell<Instant>,
 }
 
 impl Pulse {
     pub fn new(now: Instant) -> Self {
-        Self { last: Cell::new(now), absences: Cell::new(0), back: Cell::new(now) }
+        Self { last: Cell::new(now), absences: Cell::new(0) }
     }
 
-    /// The worker runs.
-    pub fn beat(&self, now: Instant) {
-        if now.duration_since(self.last.replace(now)) > AWAY {
-            self.absences.set(self.absences.get().wrapping_add(1));
-            self.back.set(now);
-        }
+    /// The worker runs. True if it has just come back: then whatever waits in its sockets has waited for long, or may have.
+    pub fn beat(&self, now: Instant) -> bool {
+        let is_back = now.duration_since(self.last.replace(now)) > AWAY;
+        self.absences.set(self.absences.get().wrapping_add(is_back.into()));
+        is_back
     }
 
-    /// The worker runs and reads a socket; whether all that is in there has waited during an absence, or may have.
-    ///
-    /// `seen`: the absences this socket has been read after; 0 at first.
-    pub fn is_aged(&self, seen: &mut u32, now: Instant) -> bool {
-        self.beat(now);
-        let absences = self.absences.get();
-        std::mem::replace(seen, absences) != absences && now.duration_since(self.back.get()) < WAKING
+    /// How often it was away.
+    pub fn absences(&self) -> u32 {
+        self.absences.get()
     }
 }
 
@@ -56,35 +46,19 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    const MOMENT: Duration = Duration::from_millis(1);
-
     // O05
     #[test]
-    fn after_a_long_silence_each_socket_is_emptied_once() {
+    fn only_a_long_silence_is_an_absence() {
         let start = Instant::now();
         let pulse = Pulse::new(start);
-        let (mut one, mut two) = (0, 0);
         let mut now = start;
-        for _ in 0..10 {
-            now += BEAT;
-            assert!(!pulse.is_aged(&mut one, now));
+        for pause in [BEAT; 10].into_iter().chain([AWAY]) {
+            now += pause;
+            assert!(!pulse.beat(now));
         }
-        now += AWAY;
-        assert!(!pulse.is_aged(&mut one, now));
         now += 2 * AWAY;
-        assert!(pulse.is_aged(&mut one, now));
-        assert!(!pulse.is_aged(&mut one, now + MOMENT), "the next batch is new");
-        assert!(pulse.is_aged(&mut two, now + MOMENT), "another socket of the worker");
-    }
-
-    #[test]
-    fn a_socket_that_was_empty_loses_nothing() {
-        let start = Instant::now();
-        let pulse = Pulse::new(start);
-        let mut seen = 0;
-        let back = start + 2 * AWAY;
-        pulse.beat(back);
-        pulse.beat(back + BEAT);
-        assert!(!pulse.is_aged(&mut seen, back + BEAT + MOMENT));
+        assert!(pulse.beat(now));
+        assert!(!pulse.beat(now), "once");
+        assert_eq!(pulse.absences(), 1);
     }
 }

@@ -93,7 +93,9 @@ pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> 
         };
         match accepted {
             Ok((stream, peer)) => {
-                aged.set(worker.pulse.is_aged(&mut absences, Instant::now()) || aged.get());
+                worker.beat(Instant::now());
+                let before = std::mem::replace(&mut absences, worker.pulse.absences());
+                aged.set(aged.get() || absences != before);
                 if aged.get() && has_given_up(&stream) {
                     worker.count.drops.bump(Dropped::Aged);
                     continue;
