@@ -22,10 +22,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-use crate::health::Health as Latch;
+use crate::health::{Health as Latch, Scope};
 use crate::metrics::{Gauges, Metrics, Reader, Reload};
 use crate::net::listen::{self, ListenError};
-use crate::net::probe::{self, ProbeName, Trust};
+use crate::net::probe::{ProbeName, Prober, Trust};
 use crate::net::tls::{Tls, TlsError};
 use crate::net::worker::{self, Shared};
 use crate::node::facts::Mode;
@@ -44,16 +44,10 @@ pub struct Agent {
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
-    prober: Option<Prober>,
+    /// The thread that asks ourselves; it ends when the health is closed.
+    prober: Option<JoinHandle<()>>,
     /// What we are on this host, if the plan wants us to be anything.
     plane: Option<Plane>,
-}
-
-/// The thread that asks ourselves.
-struct Prober {
-    thread: JoinHandle<()>,
-    /// Dropped, the thread ends.
-    stop: mpsc::Sender<()>,
 }
 
 /// What the agent's parts share.
@@ -108,11 +102,12 @@ impl Agent {
         let count = plan.listen.workers.or(cores.ok()).map_or(1, usize::from);
         // Before the sockets, so that they are closed first should we be killed.
         let seat = plan.node.as_ref().map(|_| Seat::take()).transpose().map_err(StartError::Node)?;
-        let sockets = listen::bind(&plan.listen.addresses, plan.listen.port, count).map_err(StartError::Listen)?;
+        let mut sockets = listen::bind(&plan.listen.addresses, plan.listen.port, count).map_err(StartError::Listen)?;
         let addresses = sockets[0].udp.iter().map(std::net::UdpSocket::local_addr);
         let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>().map_err(StartError::Thread)?;
         let tls = tls_of(&plan)?;
         let probed = plan.http.health.is_some() || plan.node.is_some();
+        let own = if probed { listen::bind_own(&mut sockets).map_err(StartError::Listen)? } else { Vec::new() };
         let resolver = Arc::new(Resolver::new(&plan, epoch));
         let active = Arc::new(Active::new(plan, None, epoch));
         let (stop, stopping) = watch::channel(false);
@@ -164,8 +159,8 @@ impl Agent {
             agent.workers.push(thread.map_err(StartError::Thread)?);
         }
         let inner = Arc::clone(&agent.inner);
-        let own = agent.addresses.clone();
-        let control = move || control::run(&inner, host, &own, followed, stopping, &ready);
+        let listening = agent.addresses.clone();
+        let control = move || control::run(&inner, host, &listening, followed, stopping, &ready);
         let thread = thread::Builder::new().name("nodens-control".to_owned()).spawn(control);
         agent.control = Some(thread.map_err(StartError::Thread)?);
         // An error means that a worker ended instead: joining it says why.
@@ -175,7 +170,7 @@ impl Agent {
             }
         }
         agent.start_plane(seat)?;
-        agent.start_probing()?;
+        agent.start_probing(own)?;
         Ok(agent)
     }
 
@@ -202,11 +197,9 @@ impl Agent {
         Ok(())
     }
 
-    /// Begins to ask ourselves, if anybody wants to know.
-    fn start_probing(&mut self) -> Result<(), StartError> {
+    /// Begins to ask ourselves, if anybody wants to know. `workers`: their own sockets.
+    fn start_probing(&mut self, workers: Vec<SocketAddr>) -> Result<(), StartError> {
         let Some(health) = self.inner.health.clone() else { return Ok(()) };
-        let (stop, stopped) = mpsc::channel::<()>();
-        let name = ProbeName::new(rand::random());
         // What the plane leaves to others is theirs to answer.
         let (mut addresses, mut trust) = (self.addresses.clone(), Trust::Agents);
         if let Some(link) = self.inner.node.get() {
@@ -214,22 +207,21 @@ impl Agent {
             addresses.retain(|address| status.addresses.contains(&address.ip()));
             trust = if status.mode == Mode::Iptables.label() { Trust::Anybody } else { Trust::Agents };
         }
+        let prober = Prober::new(ProbeName::new(rand::random()), workers, addresses, trust);
         let node = Arc::clone(&self.inner.node);
-        let probe = move || {
-            let wait = |time| !matches!(stopped.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout));
-            let told = || {
-                match health.state().held_by.as_slice() {
-                    [] => tracing::info!("every address answers"),
-                    held_by => tracing::warn!(reason = held_by.join("; "), "not serving"),
-                }
-                if let Some(link) = node.get() {
-                    link.news.look();
-                }
-            };
-            probe::run(&name, &addresses, trust, &health, wait, told);
+        let told = move |health: &Latch| {
+            match health.state(Instant::now()).held_by.as_slice() {
+                [] if health.scope() == Scope::Workers => tracing::info!("every worker answers"),
+                [] => tracing::info!("every address answers"),
+                held_by => tracing::warn!(reason = held_by.join("; "), "not serving"),
+            }
+            if let Some(link) = node.get() {
+                link.news.look();
+            }
         };
+        let probe = move || prober.run(&health, || told(&health));
         let thread = thread::Builder::new().name("nodens-probe".to_owned()).spawn(probe);
-        self.prober = Some(Prober { thread: thread.map_err(StartError::Thread)?, stop });
+        self.prober = Some(thread.map_err(StartError::Thread)?);
         Ok(())
     }
 
@@ -266,14 +258,16 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         // First of all the traffic goes back: what arrives from here on finds the cluster DNS.
+        if let Some(health) = &self.inner.health {
+            health.close(Instant::now());
+        }
         if let Some(plane) = &self.plane {
             plane.withdraw();
         }
-        if let Some(Prober { thread, stop }) = self.prober.take() {
-            drop(stop);
-            if thread.join().is_err() {
-                tracing::error!("the prober panicked");
-            }
+        if let Some(prober) = self.prober.take()
+            && prober.join().is_err()
+        {
+            tracing::error!("the prober panicked");
         }
         // The receivers are gone only if every thread has ended already.
         let _ = self.stop.send(true);
@@ -289,7 +283,8 @@ impl Drop for Agent {
         {
             tracing::error!("the control thread panicked");
         }
-        // The connections of the host's own clients have ended: the table that knew them may go.
+        // Our sockets are closed and the connections of the host's own clients have ended: whoever waits for the traffic may
+        // have it.
         drop(self.plane.take());
     }
 }
@@ -350,7 +345,7 @@ impl Inner {
     /// What keeps us from being ready, one line each.
     pub(crate) fn missing(&self) -> Vec<String> {
         let refused = self.refused().clone().map(|why| format!("the newest configuration is refused: {why}"));
-        let held_by = self.health.as_ref().map(|health| health.state().held_by).unwrap_or_default();
+        let held_by = self.health.as_ref().map(|health| health.state(Instant::now()).held_by).unwrap_or_default();
         let node = self.node.get().and_then(node::Link::missing);
         refused.into_iter().chain(held_by).chain(node).collect()
     }

@@ -124,6 +124,8 @@ labels! {
     Drop ["reason"] {
         /// The source may not ask.
         Acl = ["acl"],
+        /// It had waited while the worker did not run for seconds: a datagram, or a connection its client has closed.
+        Aged = ["aged"],
         /// The source port is one no client uses, 0 or that of a service that would answer back.
         BadPort = ["bad_port"],
         /// The source has too many questions waiting.

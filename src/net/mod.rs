@@ -17,6 +17,7 @@ pub mod health;
 pub mod listen;
 pub mod pilot;
 pub mod probe;
+mod pulse;
 pub mod stream;
 pub mod tcp;
 #[cfg(test)]

@@ -6,25 +6,32 @@
 //!
 //! The probe carries a mark: while we hold no lease, packets to our addresses are on their way to the cluster DNS, and
 //! the rule set lets marked ones through to us.
+//!
+//! Whose answer is it? The port is shared with an instance about to leave or just come, and behind iptables' rules it may
+//! be the cluster DNS that answers. So every worker is asked first at a socket of its own on the loopback
+//! ([`Sockets::own`](super::listen::Sockets::own)): this proves that *we* work; the rest proves that the addresses lead to
+//! somebody who does.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type as Kind};
 
-use crate::health::{Health, PROBE_MARK};
+use crate::health::{FRESH, Health, PROBE_MARK, Rest, Scope};
 use crate::wire::{Asker, HEADER, Key, Name, Type, UDP_MIN, compose};
 
-/// Time between two rounds of probes: two chances within the second that counts.
+/// Time from one round of probes to the next, begin to begin: two chances within the second that counts.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The same while we do not serve: what holds us back may end any moment.
+/// Time between two rounds while we do not serve: what holds us back may end any moment.
 const IMPATIENT: Duration = Duration::from_millis(20);
-/// Time a worker has to answer a probe; in a round that fails, nothing else is waited for.
+/// Time a worker has to answer a probe; a round that fails ends with it.
 const PATIENCE: Duration = Duration::from_millis(250);
+// A round that needs all its patience once must not be the end of what the round before it has proven.
+const _: () = assert!(INTERVAL.as_millis() + PATIENCE.as_millis() < FRESH.as_millis());
 
 /// A name that only an agent answers, and the proof it answers with.
 ///
@@ -71,54 +78,122 @@ impl ProbeName {
 pub enum Trust {
     /// An agent's: the proof is asked for.
     Agents,
-    /// Anybody's: where probes cannot be told from other packets (rules by iptables), the cluster DNS may answer them.
+    /// Anybody's: where probes cannot be told from other packets (rules by iptables), the cluster DNS may answer them. That
+    /// our workers do is known from their own sockets.
     Anybody,
 }
 
-/// Probes `addresses` in rounds and notes in `health` what it finds, until `stopped` says so. Runs on its own thread.
-///
-/// `on_turn` is called whenever we begin or cease to serve.
-pub fn run(
-    name: &ProbeName,
-    addresses: &[SocketAddr],
+/// Whom to ask for what.
+pub struct Prober {
+    name: ProbeName,
+    query: Vec<u8>,
+    /// The workers' own sockets.
+    workers: Vec<SocketAddr>,
+    /// What we share with others.
+    addresses: Vec<SocketAddr>,
     trust: Trust,
-    health: &Arc<Health>,
-    stopped: impl Fn(Duration) -> bool,
-    on_turn: impl Fn(),
-) {
-    let cpus = allowed_cpus();
-    let query = query(name);
-    let proof = (trust == Trust::Agents).then_some(name.proof);
-    let mut id = 0_u16;
-    loop {
-        let mut held_by = Vec::new();
-        for address in addresses {
-            for cpu in &cpus {
+    cpus: Vec<usize>,
+    /// The ID of the last query.
+    id: Cell<u16>,
+}
+
+impl Prober {
+    /// `workers`: a socket of each worker that nobody else has; `addresses`: where clients ask.
+    pub fn new(name: ProbeName, workers: Vec<SocketAddr>, addresses: Vec<SocketAddr>, trust: Trust) -> Self {
+        let query = query(&name);
+        Self { name, query, workers, addresses, trust, cpus: allowed_cpus(), id: Cell::new(0) }
+    }
+
+    /// Probes in rounds and notes in `health` what it finds, until that is closed. Wants a thread of its own.
+    ///
+    /// `on_turn` is called whenever we begin or cease to serve.
+    pub fn run(self, health: &Health, on_turn: impl Fn()) {
+        loop {
+            let begun = Instant::now();
+            let held_by = self.round(health.scope());
+            if health.note(held_by, begun, Instant::now()) {
+                on_turn();
+            }
+            let period = if health.is_serving(Instant::now()) { INTERVAL } else { IMPATIENT };
+            if health.rest(begun, period.saturating_sub(begun.elapsed()).max(IMPATIENT)) == Rest::Closed {
+                return;
+            }
+        }
+    }
+
+    /// Asks everybody in `scope` once; who is silent, one line each. Ends with the first place where anybody is.
+    fn round(&self, scope: Scope) -> Vec<String> {
+        let own: Vec<Question> = self.workers.iter().map(|worker| self.ask_udp(*worker)).collect();
+        let mut silent = Vec::new();
+        for (index, question) in own.into_iter().enumerate() {
+            if let Err(error) = question.answered(Some(self.name.proof)) {
+                silent.push(format!("worker {index} does not answer: {error}"));
+            }
+        }
+        let proof = (self.trust == Trust::Agents).then_some(self.name.proof);
+        for address in self.addresses.iter().copied() {
+            if scope == Scope::Workers || !silent.is_empty() {
+                break;
+            }
+            // All are sent before the first is waited for: on a busy node each CPU keeps us waiting.
+            let ask_on = |cpu: &usize| {
                 pin(*cpu);
-                id = id.wrapping_add(1);
-                if let Err(error) = twice(|| ask_udp(*address, &query, id, proof)) {
-                    held_by.push(format!("{address} does not answer over UDP on CPU {cpu}: {error}"));
+                (*cpu, self.ask_udp(address))
+            };
+            let questions: Vec<(usize, Question)> = self.cpus.iter().map(ask_on).collect();
+            for (cpu, question) in questions {
+                if let Err(error) = question.answered(proof) {
+                    silent.push(format!("{address} does not answer over UDP on CPU {cpu}: {error}"));
                 }
             }
-            id = id.wrapping_add(1);
-            if let Err(error) = twice(|| ask_tcp(*address, &query, id, proof)) {
-                held_by.push(format!("{address} does not answer over TCP: {error}"));
+            let id = self.next_id();
+            if let Err(error) = ask_tcp(address, &self.query, id, proof) {
+                silent.push(format!("{address} does not answer over TCP: {error}"));
             }
         }
-        if health.note(held_by, Instant::now()) {
-            on_turn();
-        }
-        if stopped(if health.is_serving() { INTERVAL } else { IMPATIENT }) {
-            return;
-        }
+        silent
+    }
+
+    fn ask_udp(&self, address: SocketAddr) -> Question {
+        let id = self.next_id();
+        let send = || {
+            let socket = socket(address, Kind::DGRAM, Protocol::UDP)?;
+            socket.connect(&address.into())?;
+            socket.send(&with_id(&self.query, id))?;
+            Ok(socket)
+        };
+        Question { id, until: Instant::now() + PATIENCE, socket: send() }
+    }
+
+    fn next_id(&self) -> u16 {
+        self.id.set(self.id.get().wrapping_add(1));
+        self.id.get()
     }
 }
 
-/// Asks once more if a signal came between: a process that has just been woken up is well.
-fn twice(ask: impl Fn() -> io::Result<()>) -> io::Result<()> {
-    match ask() {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => ask(),
-        outcome => outcome,
+/// A question over UDP, under way.
+struct Question {
+    id: u16,
+    until: Instant,
+    socket: io::Result<Socket>,
+}
+
+impl Question {
+    /// Waits for the answer.
+    fn answered(self, proof: Option<Ipv4Addr>) -> io::Result<()> {
+        let socket = self.socket?;
+        // What is there already is taken, however late we come to look.
+        let left = self.until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(left))?;
+        let mut reply = [0; UDP_MIN];
+        let length = loop {
+            match (&socket).read(&mut reply) {
+                // A signal came between, as when the process has just been woken up.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                length => break length?,
+            }
+        };
+        check(&reply[..length], self.id, proof)
     }
 }
 
@@ -127,15 +202,6 @@ fn query(name: &ProbeName) -> Vec<u8> {
     let mut octets = [0; compose::QUERY_MAX];
     let length = compose::upstream_query(&key, 0, None, false, &mut octets);
     octets[..length.expect("QUERY_MAX octets are enough for every query")].to_vec()
-}
-
-fn ask_udp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>) -> io::Result<()> {
-    let socket = socket(address, Kind::DGRAM, Protocol::UDP)?;
-    socket.connect(&address.into())?;
-    socket.send(&with_id(query, id))?;
-    let mut reply = [0; UDP_MIN];
-    let length = (&socket).read(&mut reply)?;
-    check(&reply[..length], id, proof)
 }
 
 fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>) -> io::Result<()> {
@@ -153,8 +219,11 @@ fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>) 
 
 fn socket(address: SocketAddr, kind: Kind, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    // Without the right to mark there is no interception either, and nobody else to be mistaken for.
-    let _ = socket.set_mark(PROBE_MARK);
+    // The workers' own sockets need no mark, and kube-proxy would masquerade it: the bit 0x4000 is in it. Without the
+    // right to mark there is no interception either, and nobody else to be mistaken for.
+    if !address.ip().is_loopback() {
+        let _ = socket.set_mark(PROBE_MARK);
+    }
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)

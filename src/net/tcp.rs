@@ -10,13 +10,19 @@
 //!
 //! Read first: RFC 7766 sections 6 to 8, RFC 7828, RFC 9210.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -67,9 +73,17 @@ pub struct Idle {
 pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> {
     // Set once the agent stops. A connection left in the kernel's queue would be reset.
     let mut until = None;
+    let mut absences = 0;
+    // Whether what is accepted may have waited for longer than its client.
+    let aged = Cell::new(false);
+    let accept = |context: &mut Context<'_>| {
+        let accepted = listener.poll_accept(context);
+        aged.set(aged.get() && accepted.is_ready());
+        accepted
+    };
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = poll_fn(accept) => accepted,
             () = worker.stopping(), if until.is_none() => {
                 until = Some(Instant::now() + DRAIN);
                 continue;
@@ -79,6 +93,13 @@ pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> 
         };
         match accepted {
             Ok((stream, peer)) => {
+                worker.beat(Instant::now());
+                let before = std::mem::replace(&mut absences, worker.pulse.absences());
+                aged.set(aged.get() || absences != before);
+                if aged.get() && has_given_up(&stream) {
+                    worker.count.drops.bump(Dropped::Aged);
+                    continue;
+                }
                 let own = stream.local_addr().is_ok_and(|local| local.ip() == peer.ip());
                 if let Some(seat) = admit(&worker, peer, own) {
                     worker.count.tcp_accepted.bump();
@@ -97,6 +118,13 @@ pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> 
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
+}
+
+/// Whether the client has closed its side.
+fn has_given_up(stream: &TcpStream) -> bool {
+    // nix has no name for this flag, so that only whether there was an event can be told, not which.
+    let closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    poll(&mut [PollFd::new(stream.as_fd(), closed)], PollTimeout::ZERO).is_ok_and(|events| events > 0)
 }
 
 /// A connection's place under the bounds.

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -33,6 +33,9 @@ const BATCH: usize = 32;
 /// Octets of a query worth reading: a name, an OPT, room for options.
 const QUERY_MAX: usize = 2048;
 
+/// More datagrams than any receive buffer of ours holds.
+const QUEUE_MAX: usize = 1 << 16;
+
 /// Answers what arrives at `socket` until the worker stops.
 ///
 /// # Errors
@@ -48,6 +51,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()>
     let mut batch = Batch::new();
     // Set once the agent stops.
     let mut until = None;
+    worker.listening.borrow_mut().push(Arc::downgrade(&socket));
     loop {
         let mut guard = tokio::select! {
             guard = ready.readable() => guard?,
@@ -60,8 +64,13 @@ pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()>
         };
         match batch.receive(&socket) {
             Ok(received) => {
-                batch.answer(&worker, &socket, local, received);
-                batch.send(&worker, &socket);
+                let now = Instant::now();
+                if worker.beat(now) {
+                    worker.count.drops.add(Dropped::Aged, received as u64);
+                } else {
+                    batch.answer(&worker, &socket, local, received, now);
+                    batch.send(&worker, &socket);
+                }
                 if received < BATCH {
                     // The queue was empty; what comes later makes the socket readable again.
                     guard.clear_ready();
@@ -116,10 +125,16 @@ impl Batch {
     }
 
     /// Writes a reply for each query that gets one now.
-    fn answer(&mut self, worker: &Rc<Worker>, socket: &Arc<UdpSocket>, local: SocketAddr, received: usize) {
+    fn answer(
+        &mut self,
+        worker: &Rc<Worker>,
+        socket: &Arc<UdpSocket>,
+        local: SocketAddr,
+        received: usize,
+        now: Instant,
+    ) {
         self.peers.clear();
         self.lengths.clear();
-        let now = Instant::now();
         for index in 0..received {
             let (length, source) = self.arrived[index];
             let Some((source, peer)) = source.and_then(|it| Some((it, to_std(&it)?))) else { continue };
@@ -167,6 +182,23 @@ impl Batch {
                     worker.count.drops.bump(Dropped::SendFailed);
                     sent += 1;
                 }
+            }
+        }
+    }
+}
+
+/// Empties the worker's sockets: it has been away, and whoever asked meanwhile has asked somebody else.
+pub fn discard_waiting(worker: &Worker) {
+    let mut listening = worker.listening.borrow_mut();
+    listening.retain(|socket| socket.strong_count() > 0);
+    for socket in listening.iter().filter_map(Weak::upgrade) {
+        // Those that arrive meanwhile are no reason to go on for ever.
+        for _ in 0..QUEUE_MAX {
+            match socket.recv(&mut [0]) {
+                Ok(_) => worker.count.drops.bump(Dropped::Aged),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An ICMP error about an earlier reply; the error is gone with the asking.
+                Err(_) => {}
             }
         }
     }

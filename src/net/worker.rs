@@ -6,10 +6,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -22,6 +22,7 @@ use super::exchange::ExchangeCounters;
 use super::guest::Guest;
 use super::listen::Sockets;
 use super::pilot;
+use super::pulse::{BEAT, Pulse};
 use super::stream::{Limits, StreamPool};
 use super::tls::Tls;
 use super::udp_pool::UdpPool;
@@ -69,6 +70,9 @@ pub struct Worker {
     pub udp: UdpPool,
     pub streams: StreamPool,
     pub exchanged: Rc<ExchangeCounters>,
+    pub pulse: Pulse,
+    /// The UDP sockets it reads.
+    pub listening: RefCell<Vec<Weak<UdpSocket>>>,
     dice: RefCell<StdRng>,
     /// Replies that are not part of a batch are written here.
     pub scratch: RefCell<Box<[u8]>>,
@@ -101,6 +105,8 @@ pub fn run(
             udp: UdpPool::new(PORTS_PER_SERVER, Rc::clone(&exchanged)),
             streams: StreamPool::new(rand::make_rng(), Limits::default(), Rc::clone(&exchanged)),
             exchanged,
+            pulse: Pulse::new(Instant::now()),
+            listening: RefCell::default(),
             dice: RefCell::new(rand::make_rng()),
             scratch: RefCell::new(vec![0; MESSAGE_MAX].into_boxed_slice()),
             under_way: Cell::new(0),
@@ -109,7 +115,7 @@ pub fn run(
             idle_connections: RefCell::default(),
         });
         let mut serving = Vec::new();
-        for socket in sockets.udp {
+        for socket in sockets.udp.into_iter().chain(sockets.own) {
             serving.push(tokio::task::spawn_local(udp::serve(Rc::clone(&worker), Arc::new(socket))));
         }
         for listener in sockets.tcp {
@@ -132,16 +138,27 @@ pub fn run(
     })
 }
 
-/// Closes upstream ports that have had their time.
+/// Says once a second that the worker runs, and closes upstream ports that have had their time.
 async fn sweep(worker: Rc<Worker>) {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut tick = tokio::time::interval(BEAT);
     loop {
         tick.tick().await;
-        worker.udp.sweep(Instant::now());
+        let now = Instant::now();
+        worker.beat(now);
+        worker.udp.sweep(now);
     }
 }
 
 impl Worker {
+    /// Says that the worker runs. True if it has been away: then what waited in its UDP sockets is gone.
+    pub fn beat(&self, now: Instant) -> bool {
+        let is_back = self.pulse.beat(now);
+        if is_back {
+            udp::discard_waiting(self);
+        }
+        is_back
+    }
+
     /// The plan in force.
     pub fn active(&self) -> Guard<Arc<Active>> {
         self.shared.active.load()

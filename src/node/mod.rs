@@ -1,9 +1,9 @@
 //! The node plane: everything we put on the host, and the permission to be there.
 //!
 //! ```text
-//! Desired, health ─► plane ─┬─► link       the addresses, with a lifetime
-//!                           ├─► nft        who answers: decided by the kernel, packet by packet
-//!                           └─► iptables   where nf_tables is missing
+//! Desired, health ─► plane ─┬─► link           the addresses, with a lifetime
+//!                           ├─► tables ─► nft  who answers: decided by the kernel, packet by packet
+//!                           └─► iptables       where nf_tables is missing
 //! Status ◄─────────────────┘
 //! ```
 //! Nothing else crosses: the plane knows no query, and no query knows the plane. The kernel lends us the traffic as long
@@ -16,6 +16,7 @@ pub mod iptables;
 pub mod link;
 pub mod nft;
 pub mod plane;
+mod tables;
 
 #[cfg(test)]
 mod testing;

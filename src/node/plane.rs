@@ -6,6 +6,7 @@
 //! event    somebody changed our tables, link or addresses ─► observed again, the least that differs is written
 //! stop     withdrawn, in one transaction ─► the process answers what is in flight ─► the host's table goes; tables,
 //!          fallback, link stay
+//! two      one holds the traffic, the other waits and writes nothing but addresses: super::tables
 //! ```
 //! It runs on a thread of its own and never in the way of a query. Its netlink socket owns the host's table: when the
 //! process goes, however it goes, the kernel removes that table, and for pods the socket match ends with the sockets.
@@ -15,7 +16,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -24,7 +25,8 @@ use super::Desired;
 use super::facts::{Choice, Degraded, Facts, Host, Mode, Tried, Wanted};
 use super::iptables::{Iptables, Ports};
 use super::link::{self, Links, Place};
-use super::nft::{self, Feature, Found, Nft, Renewal, Rules, Ruleset};
+use super::nft::{self, Feature, Nft, Renewal, Rules};
+use super::tables::{Mended, Tables, Tended};
 use crate::health::Health;
 use crate::plan::Interception;
 
@@ -41,6 +43,8 @@ const WITHDRAWAL: Duration = Duration::from_secs(2);
 pub struct Status {
     /// Whether the traffic is ours at this moment.
     pub intercepting: bool,
+    /// The netlink port of the other instance that holds the traffic, while we wait for it to go.
+    pub waiting_for: Option<u32>,
     /// How we intercept: the label of [`Mode`].
     pub mode: &'static str,
     /// What this host lacks.
@@ -61,7 +65,7 @@ pub struct Repaired {
     pub tables: u64,
 }
 
-/// The handle of the running plane. Dropped, it gives the traffic back and ends.
+/// The handle of the running plane. Dropped, it gives the traffic back, lets the next instance have it, and ends.
 pub struct Plane {
     commands: mpsc::UnboundedSender<Command>,
     status: watch::Receiver<Status>,
@@ -99,7 +103,7 @@ enum Command {
     Look,
     /// Give the traffic back, for good.
     Withdraw(oneshot::Sender<()>),
-    /// Let the host's table go, and end.
+    /// Let the next instance have it, and end.
     Leave,
 }
 
@@ -145,7 +149,8 @@ impl Plane {
     }
 
     /// Gives the traffic back, for good, and waits until the kernel has it. Tables, fallback and link stay for the next
-    /// instance; the host's table, which knows the host's connections to us, until this is dropped.
+    /// instance, which does not begin before this is dropped, and the host's table, which knows the host's connections to us:
+    /// until then what is on its way to us is answered.
     pub fn withdraw(&self) {
         let (done, awaited) = oneshot::channel();
         if self.commands.send(Command::Withdraw(done)).is_ok() {
@@ -202,20 +207,6 @@ enum Means {
     Nothing,
 }
 
-/// Our tables.
-struct Tables {
-    nft: Nft,
-    rules: Rules,
-    renewal: Renewal,
-}
-
-/// Whether the tables had to be mended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Mended {
-    No,
-    Yes,
-}
-
 impl<'a> Presence<'a> {
     async fn set_up(
         mut nft: Nft,
@@ -249,7 +240,7 @@ impl<'a> Presence<'a> {
                 let uplinks = links.uplinks().await.map_err(|error| error.to_string())?;
                 let renewal =
                     if nft.renews_in_place().await.unwrap_or(false) { Renewal::InPlace } else { Renewal::Anew };
-                Means::Nft(Box::new(Tables { nft, rules: rules(&desired, uplinks, &facts), renewal }))
+                Means::Nft(Box::new(Tables::new(nft, rules(&desired, uplinks, &facts), renewal)))
             }
             Mode::Off => Means::Nothing,
         };
@@ -284,8 +275,7 @@ impl<'a> Presence<'a> {
                     Some(Command::Withdraw(done)) => {
                         self.withdraw().await;
                         let _ = done.send(());
-                        while !matches!(commands.recv().await, Some(Command::Leave) | None) {}
-                        return;
+                        return self.leave(commands).await;
                     }
                     Some(Command::Leave) | None => return,
                 },
@@ -310,7 +300,7 @@ impl<'a> Presence<'a> {
 
     fn listen(&self) -> Result<(Option<nft::Events>, link::Events), String> {
         let tables = match &self.means {
-            Means::Nft(tables) => Some(nft::Events::open(&tables.nft).map_err(|error| error.to_string())?),
+            Means::Nft(tables) => Some(tables.events().map_err(|error| error.to_string())?),
             Means::Iptables(_) | Means::Nothing => None,
         };
         Ok((tables, link::Events::open().map_err(|error| error.to_string())?))
@@ -319,22 +309,34 @@ impl<'a> Presence<'a> {
     async fn put_addresses(&mut self) -> Result<(), String> {
         let put = self.links.put(&self.place, &self.desired.addresses, ADDRESS_LIFETIME).await;
         put.map_err(|error| error.to_string())?;
+        // Those of another instance may be others.
+        if self.is_waiting() {
+            return Ok(());
+        }
         let keep = Some((&self.place, &self.desired.addresses[..]));
         self.links.sweep(keep).await.map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Mends the tables, and renews the lease in the same transaction while we are healthy; gives it back when we are not.
     async fn renew(&mut self) -> Result<(), String> {
-        let serving = self.health.is_serving();
+        let waiting = self.is_waiting();
+        let serving = self.health.is_serving(Instant::now()) && !waiting;
         let held = self.told.borrow().intercepting;
         let addresses = &self.desired.addresses;
         match &mut self.means {
             Means::Nothing => return Ok(()),
             Means::Nft(tables) => {
-                let mended = tables.renew(serving.then_some((&addresses[..], self.desired.lease)), held).await?;
-                if mended == Mended::Yes && held {
-                    self.told.send_modify(|status| status.repaired.tables += 1);
-                    tracing::warn!("our tables had been changed by somebody and are restored");
+                match tables.tend(serving.then_some((&addresses[..], self.desired.lease)), held).await? {
+                    Tended::Waiting { holder } => {
+                        self.wait_for(holder);
+                        return Ok(());
+                    }
+                    Tended::Holding(_) if waiting => return self.step_in().await,
+                    Tended::Holding(Mended::Yes) if held => {
+                        self.told.send_modify(|status| status.repaired.tables += 1);
+                        tracing::warn!("our tables had been changed by somebody and are restored");
+                    }
+                    Tended::Holding(_) => {}
                 }
             }
             Means::Iptables(iptables) if serving => {
@@ -360,6 +362,32 @@ impl<'a> Presence<'a> {
         Ok(())
     }
 
+    fn is_waiting(&self) -> bool {
+        self.told.borrow().waiting_for.is_some()
+    }
+
+    /// Another instance holds the traffic.
+    fn wait_for(&mut self, holder: u32) {
+        if self.told.borrow().waiting_for == Some(holder) {
+            return;
+        }
+        self.health.stand_by(Instant::now());
+        tracing::info!(netlink_port = holder, "another instance holds the traffic; waiting for it to go");
+        self.told.send_modify(|status| {
+            status.intercepting = false;
+            status.waiting_for = Some(holder);
+            status.trouble = None;
+        });
+    }
+
+    /// It has gone; nothing is leased. What is to be leased is probed first.
+    async fn step_in(&mut self) -> Result<(), String> {
+        self.health.step_in(Instant::now());
+        tracing::info!("the instance before us has gone");
+        self.told.send_modify(|status| status.waiting_for = None);
+        self.put_addresses().await
+    }
+
     async fn withdraw(&mut self) {
         self.told.send_modify(|status| status.intercepting = false);
         let given_back = match &mut self.means {
@@ -373,6 +401,17 @@ impl<'a> Presence<'a> {
         match given_back {
             Ok(()) => tracing::info!("the traffic is given back"),
             Err(trouble) => tracing::warn!(%trouble, "the traffic could not be given back; the lease lapses"),
+        }
+    }
+
+    /// Waits until our sockets are closed, and lets the next instance have the traffic.
+    async fn leave(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        while !matches!(commands.recv().await, Some(Command::Leave) | None) {}
+        if let Means::Nft(tables) = &mut self.means
+            // Our socket closes in any case; then the next one finds out by itself.
+            && let Ok(Err(trouble)) = tokio::time::timeout(WITHDRAWAL, tables.leave()).await
+        {
+            tracing::warn!(%trouble, "the next instance could not be told");
         }
     }
 
@@ -413,44 +452,6 @@ impl<'a> Presence<'a> {
             }
         }
         Ok(())
-    }
-}
-
-impl Tables {
-    /// Writes what differs from the rules, and the lease with it: one transaction, never a moment without.
-    ///
-    /// `lease`: addresses and time; `None`: whatever is leased is given back.
-    async fn renew(&mut self, lease: Option<(&[IpAddr], Duration)>, held: bool) -> Result<Mended, String> {
-        let found = self.observe().await?;
-        let ruleset = Ruleset::new(&self.rules);
-        let repair = ruleset.repair(&found).then(nft::accept_in_filter(&found, &self.rules));
-        let mended = if repair.is_empty() { Mended::No } else { Mended::Yes };
-        let leasable = ruleset.leasable(&found);
-        let renewal = if held && mended == Mended::No { self.renewal } else { Renewal::Anew };
-        let batch = match lease {
-            Some((addresses, time)) => repair.then(nft::lease(&leasable, addresses, time, renewal)),
-            None if held => repair.then(nft::withdraw(&leasable)),
-            None => repair,
-        };
-        self.nft.commit(&batch).await.map_err(|error| error.to_string())?;
-        Ok(mended)
-    }
-
-    /// Writes what differs from the rules. A lease that a replaced table loses is back with the next renewal.
-    async fn mend(&mut self) -> Result<(), String> {
-        let found = self.observe().await?;
-        let batch = Ruleset::new(&self.rules).repair(&found).then(nft::accept_in_filter(&found, &self.rules));
-        self.nft.commit(&batch).await.map_err(|error| error.to_string())
-    }
-
-    async fn give_back(&mut self) -> Result<(), String> {
-        let found = self.observe().await?;
-        let leasable = Ruleset::new(&self.rules).leasable(&found);
-        self.nft.commit(&nft::withdraw(&leasable)).await.map_err(|error| error.to_string())
-    }
-
-    async fn observe(&mut self) -> Result<Found, String> {
-        self.nft.observe().await.map_err(|error| error.to_string())
     }
 }
 

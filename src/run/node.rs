@@ -19,7 +19,8 @@ impl Link {
     pub(super) fn missing(&self) -> Option<String> {
         let status = self.status.borrow();
         let off = status.mode == "off";
-        let held = status.intercepting || off;
+        // Who waits is ready to take over; the one before us goes only once we are.
+        let held = status.intercepting || status.waiting_for.is_some() || off;
         (!held).then(|| match &status.trouble {
             Some(trouble) => format!("the lease is not held: {trouble}"),
             None => "the lease is not held".to_owned(),

@@ -16,6 +16,7 @@
 //! agent than the one built with the tests.
 
 mod agent;
+mod endpoint;
 mod eye;
 mod stage;
 mod stream;
@@ -23,7 +24,9 @@ mod stream;
 mod byhand;
 mod death;
 mod exposure;
+mod hang;
 mod harness;
 mod life;
 mod modes;
 mod repair;
+mod surge;
