@@ -1,12 +1,14 @@
 //! What holds us back from serving, and since when: the latch that the lease reads.
 //!
-//! One thread finds out (net::probe), everybody may look. What was found is worth something for [`FRESH`], so that whoever
-//! hangs — the prober, or the whole process — does not serve, whatever was found last.
+//! One thread finds out (net::probe), everybody may look. What was found is worth something for [`FRESH`], so that nobody
+//! takes a prober that hangs, or a process that has hung, for one that serves.
 //!
 //! ```text
-//!              ┌────────────────────── note: nothing ──────────────────────┐
-//!   held back ─┘                                                           └─► serving
-//!       ▲─── note: something │ nobody has noted for FRESH │ stand_by, step_in, close ─┘
+//! serving     the last round found nothing              the lease is renewed
+//! unknown     it did, but is older than FRESH           the lease is let be: a prober that is only late has time, one that
+//!                                                       hangs has none to lose
+//! held back   somebody was silent; or nothing is known  the traffic is given back at once
+//!             of the addresses: start, step_in, close
 //! ```
 //! Time is CLOCK_MONOTONIC. It goes on while a process is stopped, so a process that wakes up knows what it does not know.
 //! It stands while the machine is suspended; with it stand the kernel's timers, the lease among them, and all who could ask.
@@ -60,6 +62,18 @@ pub enum Scope {
     Workers,
 }
 
+/// What is to become of the lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Somebody does not answer, or nothing has been probed yet.
+    HeldBack,
+    Serving,
+    /// What was found last was good, and is too old.
+    Unknown {
+        since: Instant,
+    },
+}
+
 /// Whether probing goes on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rest {
@@ -97,7 +111,17 @@ impl Health {
 
     /// Whether nothing holds us back.
     pub fn is_serving(&self, now: Instant) -> bool {
-        self.lock().is_fresh(now)
+        self.verdict(now) == Verdict::Serving
+    }
+
+    /// Whether we serve, as far as anybody knows.
+    pub fn verdict(&self, now: Instant) -> Verdict {
+        let latch = self.lock();
+        match latch.proven {
+            None => Verdict::HeldBack,
+            Some(_) if latch.is_fresh(now) => Verdict::Serving,
+            Some(proven) => Verdict::Unknown { since: proven + FRESH },
+        }
     }
 
     /// What is to be probed.
@@ -208,13 +232,14 @@ mod tests {
         let health = Health::new(start);
         assert!(note(&health, &[], start + ROUND));
         assert!(health.is_serving(start + FRESH.saturating_sub(ROUND)));
-        assert!(!health.is_serving(start + FRESH));
+        assert_eq!(health.verdict(start + FRESH), Verdict::Unknown { since: start + FRESH });
         let state = health.state(start + 6 * SECOND);
         assert_eq!(state.held_by, ["the last probes are 6.0 s old"]);
         assert_eq!(state.since, start + FRESH);
         assert!(note(&health, &[], start + 6 * SECOND), "serving again is a turn");
         assert!(health.is_serving(start + 6 * SECOND));
-        assert!(note(&health, &["silent"], start + 12 * SECOND), "and so is the bad news of who was stale");
+        assert!(note(&health, &["silent"], start + 12 * SECOND), "and so is bad news");
+        assert_eq!(health.verdict(start + 12 * SECOND), Verdict::HeldBack);
     }
 
     // A round across the hang proves nothing: part of it is older than the hang.

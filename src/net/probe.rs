@@ -7,10 +7,10 @@
 //! The probe carries a mark: while we hold no lease, packets to our addresses are on their way to the cluster DNS, and
 //! the rule set lets marked ones through to us.
 //!
-//! Whose answer is it? The port is shared with an instance about to leave or just come, and behind iptables' rules it may
-//! be the cluster DNS that answers. So every worker is asked first at a socket of its own on the loopback
-//! ([`Sockets::own`](super::listen::Sockets::own)): this proves that *we* work; the rest proves that the addresses lead to
-//! somebody who does.
+//! Whose answer is it? While another instance holds the traffic it answers at the addresses, and behind iptables' rules the
+//! cluster DNS may. Then every worker is asked at a socket of its own on the loopback
+//! ([`Sockets::own`](super::listen::Sockets::own)), which proves that *we* work. A host whose firewall drops even what it
+//! sends itself over `lo` keeps such an instance from being ready.
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -123,8 +123,10 @@ impl Prober {
 
     /// Asks everybody in `scope` once; who is silent, one line each. Ends with the first place where anybody is.
     fn round(&self, scope: Scope) -> Vec<String> {
-        let own: Vec<Question> = self.workers.iter().map(|worker| self.ask_udp(*worker)).collect();
         let mut silent = Vec::new();
+        let undecided = scope == Scope::Workers || self.trust == Trust::Anybody;
+        let own = self.workers.iter().filter(|_| undecided);
+        let own: Vec<Question> = own.map(|worker| self.ask_udp(*worker)).collect();
         for (index, question) in own.into_iter().enumerate() {
             if let Err(error) = question.answered(Some(self.name.proof)) {
                 silent.push(format!("worker {index} does not answer: {error}"));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start    addresses ─► tables, fallback and guard included ─► (health) ─► lease: the kernel hands us the traffic
-//! healthy  the lease renewed, three times in its life       unhealthy  withdrawn at once; a hung process lets it lapse
+//! healthy  the lease renewed, three times in its life       unhealthy  withdrawn at once; who hangs lets it lapse
 //! event    somebody changed our tables, link or addresses ─► observed again, the least that differs is written
 //! stop     withdrawn, in one transaction ─► the process answers what is in flight ─► the host's table goes; tables,
 //!          fallback, link stay
@@ -26,8 +26,8 @@ use super::facts::{Choice, Degraded, Facts, Host, Mode, Tried, Wanted};
 use super::iptables::{Iptables, Ports};
 use super::link::{self, Links, Place};
 use super::nft::{self, Feature, Nft, Renewal, Rules};
-use super::tables::{Mended, Tables, Tended};
-use crate::health::Health;
+use super::tables::{Lease, Mended, Tables, Tended};
+use crate::health::{Health, Verdict};
 use crate::plan::Interception;
 
 /// Lifetime of our addresses: a node whose agent is gone for good ends up clean. Minutes, because a host query under way
@@ -319,44 +319,58 @@ impl<'a> Presence<'a> {
 
     /// Mends the tables, and renews the lease in the same transaction while we are healthy; gives it back when we are not.
     async fn renew(&mut self) -> Result<(), String> {
+        let now = Instant::now();
         let waiting = self.is_waiting();
-        let serving = self.health.is_serving(Instant::now()) && !waiting;
+        let verdict = if waiting { Verdict::HeldBack } else { self.health.verdict(now) };
         let held = self.told.borrow().intercepting;
         let addresses = &self.desired.addresses;
-        match &mut self.means {
+        let holds = match &mut self.means {
             Means::Nothing => return Ok(()),
             Means::Nft(tables) => {
-                match tables.tend(serving.then_some((&addresses[..], self.desired.lease)), held).await? {
+                let lease = match verdict {
+                    Verdict::HeldBack => Lease::GiveBack,
+                    Verdict::Serving => Lease::Renew(addresses, self.desired.lease),
+                    Verdict::Unknown { .. } => Lease::LetLapse,
+                };
+                match tables.tend(lease, held).await? {
                     Tended::Waiting { holder } => {
                         self.wait_for(holder);
                         return Ok(());
                     }
-                    Tended::Holding(_) if waiting => return self.step_in().await,
-                    Tended::Holding(Mended::Yes) if held => {
-                        self.told.send_modify(|status| status.repaired.tables += 1);
-                        tracing::warn!("our tables had been changed by somebody and are restored");
+                    Tended::Holding { .. } if waiting => return self.step_in().await,
+                    Tended::Holding { mended, leased } => {
+                        if held && mended == Mended::Yes {
+                            self.told.send_modify(|status| status.repaired.tables += 1);
+                            tracing::warn!("our tables had been changed by somebody and are restored");
+                        }
+                        leased
                     }
-                    Tended::Holding(_) => {}
                 }
             }
-            Means::Iptables(iptables) if serving => {
-                let health = self.desired.health.iter().map(std::net::SocketAddr::port).collect();
-                let ports = Ports { dns: self.desired.port, health };
-                iptables.ensure(addresses, &ports).map_err(|error| error.to_string())?;
-            }
-            Means::Iptables(iptables) => {
-                iptables.remove().map_err(|error| error.to_string())?;
-            }
-        }
-        if serving != held {
-            if serving {
+            Means::Iptables(iptables) => match verdict {
+                // Nothing lapses by itself here.
+                Verdict::Unknown { since } if now < since + self.desired.lease => held,
+                Verdict::HeldBack | Verdict::Unknown { .. } => {
+                    iptables.remove().map_err(|error| error.to_string())?;
+                    false
+                }
+                Verdict::Serving => {
+                    let health = self.desired.health.iter().map(std::net::SocketAddr::port).collect();
+                    let ports = Ports { dns: self.desired.port, health };
+                    iptables.ensure(addresses, &ports).map_err(|error| error.to_string())?;
+                    true
+                }
+            },
+        };
+        if holds != held {
+            if holds {
                 tracing::info!(addresses = ?self.desired.addresses, link = self.place.name, "intercepting");
             } else {
                 tracing::warn!("the traffic is given back: the cluster DNS answers");
             }
         }
         self.told.send_modify(|status| {
-            status.intercepting = serving;
+            status.intercepting = holds;
             status.trouble = None;
         });
         Ok(())

@@ -6,9 +6,9 @@
 //!
 //! ```text
 //!               HOST is another's                      HOST is free: made, whatever was leased is given back
-//!   start ─────► Waiting ───────────────────────────────► Holding ◄──────────────┐
-//!                writes nothing; probes its own workers    │ probes the addresses │ probes fail or are too old
-//!                                                          └── they answer ──► leasing, renewed
+//!   start ─────► Waiting ───────────────────────────────► Holding ◄─────────────┐
+//!                writes nothing; probes its own workers    │ probes the addresses │ probes fail: given back at once
+//!                                                          └─ they answer ─► leasing, renewed; probes too old: it lapses
 //!   SIGTERM of the holder: leases given back ─► sockets answer what is left, close ─► HOST deleted: the news the next waits for
 //!   its death: HOST is gone without news; the next looks with every tick. What it had leased reaches the next one's sockets,
 //!   if they are bound, or the cluster DNS; a lease nobody renews lapses
@@ -31,14 +31,22 @@ pub struct Tables {
     renewal: Renewal,
 }
 
-/// Addresses, and for how long.
-pub type Lease<'a> = (&'a [IpAddr], Duration);
+/// What is to become of the lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lease<'a> {
+    /// Given back at once.
+    GiveBack,
+    /// Not touched.
+    LetLapse,
+    /// These addresses are leased for so long from here on.
+    Renew(&'a [IpAddr], Duration),
+}
 
 /// What a look at the tables has come to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Tended {
-    /// They are ours, and as they are to be.
-    Holding(Mended),
+    /// They are ours, and as they are to be; whether anything is leased.
+    Holding { mended: Mended, leased: bool },
     /// They are another instance's. Nothing was written.
     Waiting {
         /// The netlink port of its socket: for the first socket of a process its PID.
@@ -66,21 +74,26 @@ impl Tables {
         nft::Events::open(&self.nft)
     }
 
-    /// Writes what differs from the rules, and the lease with it: one transaction, never a moment without. Without a lease
-    /// whatever is leased is given back. Nothing is written where another instance holds the traffic.
+    /// Writes what differs from the rules, and the lease with it: one transaction, never a moment without. Nothing is written
+    /// where another instance holds the traffic.
     ///
-    /// `held`: whether the last one was with a lease.
+    /// `held`: whether anything was leased the last time.
     ///
     /// # Errors
     /// What the kernel refuses, in one line.
-    pub async fn tend(&mut self, lease: Option<Lease<'_>>, held: bool) -> Result<Tended, String> {
+    pub async fn tend(&mut self, lease: Lease<'_>, held: bool) -> Result<Tended, String> {
         let mut found = self.observe().await?;
         loop {
             if let Some(holder) = holder(&found) {
                 return Ok(Tended::Waiting { holder });
             }
             let (batch, mended) = self.changes(&found, lease, held);
-            let Err(error) = self.nft.commit(&batch).await else { return Ok(Tended::Holding(mended)) };
+            let leased = match lease {
+                Lease::GiveBack => false,
+                Lease::LetLapse => mended == Mended::No && !found.elements.is_empty(),
+                Lease::Renew(..) => true,
+            };
+            let Err(error) = self.nft.commit(&batch).await else { return Ok(Tended::Holding { mended, leased }) };
             found = self.observe().await?;
             // Another instance that starts at the same time may have been faster.
             if holder(&found).is_none() {
@@ -89,16 +102,16 @@ impl Tables {
         }
     }
 
-    fn changes(&self, found: &Found, lease: Option<Lease<'_>>, held: bool) -> (Batch, Mended) {
+    fn changes(&self, found: &Found, lease: Lease<'_>, held: bool) -> (Batch, Mended) {
         let ruleset = Ruleset::new(&self.rules);
         let repair = ruleset.repair(found).then(nft::accept_in_filter(found, &self.rules));
         let mended = if repair.is_empty() { Mended::No } else { Mended::Yes };
         let leasable = ruleset.leasable(found);
         let renewal = if held && mended == Mended::No { self.renewal } else { Renewal::Anew };
         let batch = match lease {
-            Some((addresses, time)) => repair.then(nft::lease(&leasable, addresses, time, renewal)),
-            None if found.elements.is_empty() => repair,
-            None => repair.then(nft::withdraw(&leasable)),
+            Lease::GiveBack if !found.elements.is_empty() => repair.then(nft::withdraw(&leasable)),
+            Lease::GiveBack | Lease::LetLapse => repair,
+            Lease::Renew(addresses, time) => repair.then(nft::lease(&leasable, addresses, time, renewal)),
         };
         (batch, mended)
     }
