@@ -120,7 +120,7 @@ fn nobody_is_answered_late() {
     for (who, count) in clients.stop() {
         let late = count.only(|it| it.fate == Fate::Late);
         assert!(late.is_empty(), "{who}: {late}");
-        count.since(awake + Duration::from_secs(1)).over(Transport::Udp).assert_all_by_agent();
+        count.since(awake + Duration::from_secs(1)).assert_all_by_agent();
     }
     let aged = endpoint::metric(&stage.node, "nodens_dropped_total{reason=\"aged\"}");
     println!("{aged} dropped");

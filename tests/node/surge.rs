@@ -9,7 +9,7 @@ use crate::endpoint;
 use crate::eye::{self, Sight};
 use crate::life::{Clients, everything};
 use crate::stage::{CLUSTER_IPS, Flavour, OWN_IPS, Stage, is_full};
-use crate::stream::{Count, Load, Transport, earlier, for_a_while, wait_until};
+use crate::stream::{Load, Transport, earlier, for_a_while, wait_until};
 
 const LEASE: Duration = Duration::from_secs(3);
 /// A moment of traffic.
@@ -21,12 +21,6 @@ fn newcomer(stage: &Stage, config: &Config) -> Agent {
     agent.wait_for("another instance holds the traffic");
     agent.wait_for("every worker answers");
     agent
-}
-
-/// Panics unless every question over UDP was answered. A switch cuts connections, as long as the rules go by lease.
-#[track_caller]
-fn assert_no_datagram_lost(count: &Count, seen_from: Instant) {
-    count.over(Transport::Udp).assert_nothing_failed(seen_from);
 }
 
 /// Who holds the lease has not been disturbed by anybody.
@@ -61,7 +55,7 @@ fn rolling_restarts_with_surge_lose_nothing_and_leave_no_gap() {
     for_a_while(LEASE + Duration::from_secs(1));
     let end = Instant::now();
     for (_, count) in clients.stop() {
-        assert_no_datagram_lost(&count, start);
+        count.assert_nothing_failed(start);
         count.since(earlier(end, Duration::from_secs(1))).assert_all_by_agent();
         let cluster = count.cluster();
         println!("{} of {} went to cluster DNS", cluster.len(), count.len());
@@ -87,7 +81,7 @@ fn a_newcomer_with_other_addresses_waits_all_the_same() {
     next.wait_for("intercepting");
     for_a_while(MOMENT);
     for (_, count) in clients.stop() {
-        assert_no_datagram_lost(&count, start);
+        count.assert_nothing_failed(start);
     }
     everything().ask(&stage.pods[0], Transport::Udp, 100).assert_all_by_agent();
     assert_eq!(eye::leased(&stage.node, "nodens").len(), 4, "{:?}", Sight::of(&stage.node));
@@ -108,12 +102,11 @@ fn an_elder_killed_is_followed_by_the_one_who_waits() {
     assert!(back.saturating_duration_since(gone) < LEASE, "{}", next.said());
     for_a_while(MOMENT);
     for (who, count) in clients.stop() {
-        let udp = count.over(Transport::Udp);
-        let failed = udp.failed();
-        println!("{who}: {} of {} lost", failed.len(), udp.len());
+        let failed = count.failed();
+        println!("{who}: {} of {} lost", failed.len(), count.len());
         let late = failed.since(gone);
         assert!(late.is_empty(), "{who}: lost after its end:\n{}", late.seen_from(killed));
-        count.since(back + Duration::from_millis(50)).over(Transport::Udp).assert_all_by_agent();
+        count.since(back + Duration::from_millis(50)).assert_all_by_agent();
     }
 }
 
@@ -135,7 +128,6 @@ fn an_elder_that_hangs_is_not_kept_alive_by_the_one_who_waits() {
     let back = next.wait_for("intercepting");
     for_a_while(MOMENT);
     for (_, count) in clients.stop() {
-        let count = count.over(Transport::Udp);
         // The kernel's timers have a resolution, and so has this machine.
         let lapsed = hung + LEASE + Duration::from_millis(200);
         count.between(lapsed, killed).assert_all_by_cluster();
