@@ -2,7 +2,8 @@
 //!
 //! The kernel acknowledges a new IPv6 address before packets to it are local: the route to it is put in by a worker of the
 //! kernel's, some milliseconds later, even without duplicate address detection. Whoever intercepts packets in between has
-//! them forwarded to nowhere. So we wait for the route. (IPv4 routes are there with the acknowledgement.)
+//! them forwarded to nowhere. So we wait for the route. (IPv4 routes are there with the acknowledgement.) An address that
+//! somebody removes in between never gets one.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,9 +16,10 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 use rtnetlink::{MulticastGroup, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
+use super::message::address_of;
 use super::{LinkError, Links, PATIENCE};
 
-/// News of IPv6 routes. Opened before the addresses are added, so that none is missed.
+/// News of IPv6 routes and addresses. Opened before the addresses are added, so that none is missed.
 pub(super) struct Arrivals {
     messages: BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>,
     connection: JoinHandle<()>,
@@ -25,13 +27,17 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     pub(super) fn open() -> Result<Self, LinkError> {
-        let (connection, _, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Ipv6Route])
-            .map_err(|source| LinkError { step: "open a netlink socket for IPv6 routes".to_owned(), source })?;
+        let (connection, _, messages) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Ipv6Route, MulticastGroup::Ipv6Ifaddr])
+                .map_err(|source| LinkError { step: "open a netlink socket for IPv6 routes".to_owned(), source })?;
         Ok(Self { messages: messages.map(|(message, _)| message).boxed(), connection: tokio::spawn(connection) })
     }
 
-    /// Returns once packets to `address` are local.
-    pub(super) async fn of(&mut self, address: Ipv6Addr, links: &Links) -> Result<(), LinkError> {
+    /// Returns once packets to `address`, just put on the link `index`, are local.
+    ///
+    /// # Errors
+    /// If somebody has removed it.
+    pub(super) async fn of(&mut self, address: Ipv6Addr, index: u32, links: &Links) -> Result<(), LinkError> {
         let arrival = async {
             loop {
                 if links.delivers(address).await? {
@@ -40,7 +46,16 @@ impl Arrivals {
                 // An overrun is a reason to look again, like the route itself.
                 while let Some(message) = self.messages.next().await {
                     match message.payload {
-                        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(it)) if !is_local(&it) => {}
+                        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(it)) if is_local(&it) => break,
+                        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(it))
+                            if it.header.index == index && address_of(&it) == Some(IpAddr::V6(address)) =>
+                        {
+                            return Err(LinkError {
+                                step: format!("keep {address}, which somebody removed as soon as it was there"),
+                                source: Errno::EADDRNOTAVAIL.into(),
+                            });
+                        }
+                        NetlinkPayload::InnerMessage(_) => {}
                         _ => break,
                     }
                 }
