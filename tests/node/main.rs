@@ -24,5 +24,6 @@ mod death;
 mod exposure;
 mod harness;
 mod life;
+mod memory_group;
 mod modes;
 mod repair;
