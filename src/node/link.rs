@@ -108,7 +108,15 @@ impl Links {
             source: io::Error::from_raw_os_error(Errno::ENODEV as i32),
         };
         let made = self.observe(interface).await?.ok_or_else(gone)?;
-        self.adopt(made).await
+        let index = made.index;
+        match self.adopt(made).await {
+            Ok(place) => Ok(Place { made: true, ..place }),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = self.handle.link().del(index).execute().await;
+                Err(error)
+            }
+        }
     }
 
     /// Whether [`Links::ensure`] can make links here. Nothing is made to find out.
@@ -190,11 +198,21 @@ impl Links {
 
     /// Takes back what was added before `error`, which it returns.
     async fn undo(&self, place: &Place, put: &Put, error: LinkError) -> LinkError {
+        self.take_back(place, put).await;
+        error
+    }
+
+    /// Takes back what one start had put here, for one that failed later: the link if [`Links::ensure`] made it, the addresses
+    /// that [`Links::put`] added. What was there before stays.
+    ///
+    /// The first error is the one to tell, so there is none here; addresses that are left behind have a lifetime.
+    pub async fn take_back(&self, place: &Place, put: &Put) {
         for &added in &put.added {
-            // The first error is the one to tell; what a second leaves behind has a lifetime.
             let _ = self.take(place.index, &place.name, added).await;
         }
-        error
+        if place.made {
+            let _ = self.ask("remove the link", self.handle.link().del(place.index).execute()).await;
+        }
     }
 
     /// Removes every address and every link of ours, on all links, except what `keep` names.
@@ -268,7 +286,13 @@ impl Links {
     /// Marks and raises a link that is there.
     async fn adopt(&self, link: Link) -> Result<Place, LinkError> {
         if link.loopback {
-            return Ok(Place { name: link.name, index: link.index, carrier: Carrier::Loopback, ours: false });
+            return Ok(Place {
+                name: link.name,
+                index: link.index,
+                carrier: Carrier::Loopback,
+                ours: false,
+                made: false,
+            });
         }
         if link.kind.as_ref() != Some(&self.kind) {
             let kind = link.kind.as_ref().map_or_else(|| "a device".to_owned(), |it| format!("of the kind {it}"));
@@ -296,7 +320,7 @@ impl Links {
             let message = LinkUnspec::new_with_index(link.index).up().build();
             self.ask(step, self.handle.link().set(message).execute()).await?;
         }
-        Ok(Place { name: link.name, index: link.index, carrier: Carrier::Own, ours })
+        Ok(Place { name: link.name, index: link.index, carrier: Carrier::Own, ours, made: false })
     }
 
     /// Keeps the kernel from putting an IPv6 link-local address of its own on a link that leads nowhere.
@@ -318,7 +342,13 @@ impl Links {
             step: "find the loopback".to_owned(),
             source: io::Error::from_raw_os_error(Errno::ENODEV as i32),
         })?;
-        Ok(Place { name: found.name, index: found.index, carrier: Carrier::LoopbackForWantOfDriver, ours: false })
+        Ok(Place {
+            name: found.name,
+            index: found.index,
+            carrier: Carrier::LoopbackForWantOfDriver,
+            ours: false,
+            made: false,
+        })
     }
 
     async fn held(&self, index: u32, unmarked: bool) -> Result<Vec<Held>, LinkError> {
@@ -402,6 +432,8 @@ pub struct Place {
     pub carrier: Carrier,
     /// Whether the link is of our making, so that [`Links::sweep`] may remove it.
     pub ours: bool,
+    /// Whether this call of [`Links::ensure`] made it.
+    pub made: bool,
 }
 
 impl Place {
@@ -460,7 +492,12 @@ impl LinkError {
 impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "could not {}: {}", self.step, self.source)?;
-        if self.is(Errno::EPERM) { f.write_str(" (this needs CAP_NET_ADMIN)") } else { Ok(()) }
+        f.write_str(match self.source.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EPERM) => " (this needs CAP_NET_ADMIN)",
+            // What the kernel says to an IPv6 address, and to nothing else of ours.
+            Some(Errno::EACCES) => " (IPv6 is off on this link: net.ipv6.conf.<link>.disable_ipv6)",
+            _ => "",
+        })
     }
 }
 

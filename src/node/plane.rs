@@ -24,8 +24,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::Desired;
 use super::facts::{Choice, Degraded, Facts, Host, Mode, Tried, Wanted};
 use super::iptables::{Iptables, Ports};
-use super::link::{self, Links, Place};
-use super::nft::{self, Feature, Nft, Renewal, Rules};
+use super::link::{self, Links, Place, Put};
+use super::nft::{self, Feature, Found, Nft, Renewal, Rules};
 use super::tables::{Lease, Mended, Tables, Tended};
 use crate::health::{Health, Verdict};
 use crate::plan::Interception;
@@ -233,16 +233,16 @@ impl<'a> Presence<'a> {
         }
         desired.addresses.retain(|address| choice.addresses.contains(address));
         desired.fallback.retain(|(address, _)| choice.addresses.contains(address));
+        if matches!(choice.mode, Mode::LeaseOnly | Mode::Nftables) {
+            nobody_elses(&nft.observe().await.map_err(|error| error.to_string())?)?;
+        }
         let place = links.ensure(&desired.interface).await.map_err(|error| error.to_string())?;
-        let means = match choice.mode {
-            Mode::Iptables => Means::Iptables(Iptables::open(&desired.addresses).map_err(|error| error.to_string())?),
-            Mode::LeaseOnly | Mode::Nftables => {
-                let uplinks = links.uplinks().await.map_err(|error| error.to_string())?;
-                let renewal =
-                    if nft.renews_in_place().await.unwrap_or(false) { Renewal::InPlace } else { Renewal::Anew };
-                Means::Nft(Box::new(Tables::new(nft, rules(&desired, uplinks, &facts), renewal)))
+        let means = match Means::open(choice.mode, nft, &links, &desired, &facts).await {
+            Ok(means) => means,
+            Err(refusal) => {
+                links.take_back(&place, &Put::default()).await;
+                return Err(refusal);
             }
-            Mode::Off => Means::Nothing,
         };
         told.send_modify(|status| {
             status.mode = choice.mode.label();
@@ -251,9 +251,23 @@ impl<'a> Presence<'a> {
             status.addresses.clone_from(&desired.addresses);
         });
         let mut presence = Self { desired, health, told, links, place, means };
-        presence.put_addresses().await?;
-        presence.renew().await?;
+        presence.appear().await?;
         Ok(presence)
+    }
+
+    /// Addresses first, then tables; then goes what an earlier configuration wanted. Refused, it takes back what it has put
+    /// there, and nothing else.
+    async fn appear(&mut self) -> Result<(), String> {
+        let put = self.links.put(&self.place, &self.desired.addresses, ADDRESS_LIFETIME).await;
+        let (put, refusal) = match put {
+            Ok(put) => (put, self.renew().await.err()),
+            Err(error) => (Put::default(), Some(error.to_string())),
+        };
+        if let Some(refusal) = refusal {
+            self.links.take_back(&self.place, &put).await;
+            return Err(refusal);
+        }
+        self.sweep().await
     }
 
     /// Renews, repairs and obeys until the agent ends.
@@ -280,12 +294,20 @@ impl<'a> Presence<'a> {
                     Some(Command::Leave) | None => return,
                 },
                 _ = lease.tick() => self.renew().await,
-                _ = addresses.tick() => self.put_addresses().await,
+                _ = addresses.tick() => {
+                    let done = self.put_addresses().await;
+                    soon_again(&mut addresses, &done, &self.desired);
+                    done
+                }
                 change = next_change(tables.as_mut()) => match change {
                     Ok(change) => self.on_tables_changed(&change).await,
                     Err(error) => Err(format!("changes of tables cannot be heard: {error}")),
                 },
-                event = links.next() => self.on_link_changed(&event).await,
+                event = links.next() => {
+                    let done = self.on_link_changed(&event).await;
+                    soon_again(&mut addresses, &done, &self.desired);
+                    done
+                }
             };
             if let Err(trouble) = done {
                 // The lease lapses if this goes on; the next tick tries again.
@@ -307,8 +329,14 @@ impl<'a> Presence<'a> {
     }
 
     async fn put_addresses(&mut self) -> Result<(), String> {
+        self.place = self.links.ensure(&self.desired.interface).await.map_err(|error| error.to_string())?;
         let put = self.links.put(&self.place, &self.desired.addresses, ADDRESS_LIFETIME).await;
         put.map_err(|error| error.to_string())?;
+        self.sweep().await
+    }
+
+    /// Removes what is ours and not wanted.
+    async fn sweep(&self) -> Result<(), String> {
         // Those of another instance may be others.
         if self.is_waiting() {
             return Ok(());
@@ -453,7 +481,6 @@ impl<'a> Presence<'a> {
         let observed = self.links.observe(&self.place.name).await.map_err(|error| error.to_string())?;
         let has = |address: &IpAddr| observed.iter().any(|link| link.addresses.iter().any(|it| it.address == *address));
         if observed.as_ref().is_none_or(|link| !link.up) || !self.desired.addresses.iter().all(has) {
-            self.place = self.links.ensure(&self.desired.interface).await.map_err(|error| error.to_string())?;
             self.put_addresses().await?;
             self.told.send_modify(|status| status.repaired.link += 1);
             tracing::warn!(?event, "our link or addresses had been changed by somebody and are restored");
@@ -467,6 +494,33 @@ impl<'a> Presence<'a> {
         }
         Ok(())
     }
+}
+
+impl Means {
+    async fn open(mode: Mode, mut nft: Nft, links: &Links, desired: &Desired, facts: &Facts) -> Result<Self, String> {
+        Ok(match mode {
+            Mode::Iptables => Self::Iptables(Iptables::open(&desired.addresses).map_err(|error| error.to_string())?),
+            Mode::LeaseOnly | Mode::Nftables => {
+                let uplinks = links.uplinks().await.map_err(|error| error.to_string())?;
+                let renewal =
+                    if nft.renews_in_place().await.unwrap_or(false) { Renewal::InPlace } else { Renewal::Anew };
+                Self::Nft(Box::new(Tables::new(nft, rules(desired, uplinks, facts), renewal)))
+            }
+            Mode::Off => Self::Nothing,
+        })
+    }
+}
+
+/// An error if a table of our name belongs to a program that is none of us. The host's table may: the agent that we are
+/// about to follow has it until it ends.
+fn nobody_elses(found: &Found) -> Result<(), String> {
+    let taken = found.tables.iter().find(|table| table.name != nft::HOST && table.owner.is_some());
+    taken.map_or(Ok(()), |table| {
+        Err(format!(
+            "another program owns the table `{} {}` that has to be ours: end that program, `nft list tables` names it",
+            table.family, table.name
+        ))
+    })
 }
 
 /// What nf_tables can do here, found out by trying.
@@ -498,6 +552,13 @@ async fn next_change(tables: Option<&mut nft::Events>) -> std::io::Result<nft::C
     }
 }
 
+/// Addresses that could not be put there are tried again before the lease is over.
+fn soon_again(addresses: &mut Interval, done: &Result<(), String>, desired: &Desired) {
+    if done.is_err() {
+        addresses.reset_after(desired.lease / 3);
+    }
+}
+
 fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -512,7 +573,10 @@ pub async fn tear_down() -> Result<Vec<String>, String> {
     let links = Links::open().map_err(|error| error.to_string())?;
     let mut removed = Vec::new();
     let mut nft = Nft::open().map_err(|error| format!("no netlink socket for nf_tables: {error}"))?;
-    let found = nft.observe().await.map_err(|error| error.to_string())?;
+    let found = nft.observe().await.map_err(|error| match error.source.kind() {
+        std::io::ErrorKind::PermissionDenied => format!("{error} (this needs CAP_NET_ADMIN)"),
+        _ => error.to_string(),
+    })?;
     let batch = nft::remove_everything().then(nft::remove_from_filter(&found));
     nft.commit(&batch).await.map_err(|error| match found.tables.iter().find(|table| table.owner.is_some()) {
         Some(table) => format!("an agent is running, it owns the table {} {}: stop it first", table.family, table.name),

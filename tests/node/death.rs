@@ -1,7 +1,6 @@
 //! What nobody planned: killed, hung, out of memory. Cluster DNS answers; what was in flight is all that is lost.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use nix::sys::signal::Signal;
 use crate::agent::{Agent, Config};
 use crate::eye::{self, Sight};
 use crate::life::{Clients, everything};
+use crate::memory_group::MemoryGroup;
 use crate::stage::{Flavour, Stage, is_full, skip};
 use crate::stream::{Count, earlier, for_a_while};
 
@@ -148,56 +148,5 @@ fn after_fifty_restarts_there_is_one_of_everything() {
         if round % 10 == 9 {
             first.assert_same(&Sight::of(&stage.node), &format!("after {} restarts", round + 1));
         }
-    }
-}
-
-/// A cgroup with little memory, of either version.
-struct MemoryGroup {
-    directory: PathBuf,
-}
-
-// === impl MemoryGroup ===
-
-impl MemoryGroup {
-    /// Makes one below our own.
-    fn new(limit: &str) -> Result<Self, String> {
-        let ours = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
-        let place = ours.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
-            match controllers {
-                "memory" => Some((PathBuf::from("/sys/fs/cgroup/memory").join(path), "memory.limit_in_bytes")),
-                "" => {
-                    let root = PathBuf::from("/sys/fs/cgroup").join(path);
-                    let has_memory = fs::read_to_string(root.join("cgroup.subtree_control")).ok()?.contains("memory");
-                    has_memory.then_some((root, "memory.max"))
-                }
-                _ => None,
-            }
-        });
-        let (parent, file) = place.ok_or("no cgroup of ours can limit memory")?;
-        let directory = parent.join(format!("nodens-test-{}", std::process::id()));
-        let make = || {
-            fs::create_dir(&directory)?;
-            fs::write(directory.join(file), limit)
-        };
-        make().map_err(|error| format!("no cgroup at {}: {error}", directory.display()))?;
-        Ok(Self { directory })
-    }
-
-    fn processes(&self) -> PathBuf {
-        self.directory.join("cgroup.procs")
-    }
-
-    /// Moves a process here.
-    fn take(&self, pid: i32) {
-        fs::write(self.processes(), pid.to_string()).expect("who may make a group may fill it");
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        // It is empty once its processes have ended; what cannot be removed does no harm.
-        let _ = fs::remove_dir(&self.directory);
     }
 }

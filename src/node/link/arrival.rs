@@ -11,7 +11,8 @@
 //!  herald: local routes of our own, in the table of local routes and in the main one
 //!          ─► the address ─► complete: the kernel's local route is there ─► dismiss: ours go
 //! ```
-//! IPv4 has none of this: its routes are there with the acknowledgement, and every socket looks again.
+//! IPv4 has none of this: its routes are there with the acknowledgement, and every socket looks again. An address that
+//! somebody removes before its route is there never gets one, which is an error at once.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -24,6 +25,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 use rtnetlink::{MulticastGroup, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
+use super::message::address_of;
 use super::{LinkError, Links, PATIENCE, PROTOCOL};
 
 /// The kernel's numbers of the table of local routes, which is looked at first, and of the main one.
@@ -43,8 +45,9 @@ impl Arrivals {
     /// Makes packets to `addresses` local, which are to come on that link.
     pub(super) async fn herald(links: &Links, link: u32, addresses: Vec<Ipv6Addr>) -> Result<Self, LinkError> {
         // News first, so that none is missed.
-        let (connection, _, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Ipv6Route])
-            .map_err(|source| LinkError { step: "open a netlink socket for IPv6 routes".to_owned(), source })?;
+        let (connection, _, messages) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Ipv6Route, MulticastGroup::Ipv6Ifaddr])
+                .map_err(|source| LinkError { step: "open a netlink socket for IPv6 routes".to_owned(), source })?;
         let messages = messages.map(|(message, _)| message).boxed();
         let arrivals = Self { addresses, link, messages, connection: tokio::spawn(connection) };
         for route in arrivals.routes() {
@@ -87,6 +90,9 @@ impl Arrivals {
     }
 
     /// Returns once the kernel's own route to `address` is there.
+    ///
+    /// # Errors
+    /// If somebody has removed the address.
     async fn of(&mut self, address: Ipv6Addr, links: &Links) -> Result<(), LinkError> {
         let arrival = async {
             loop {
@@ -96,7 +102,16 @@ impl Arrivals {
                 // An overrun is a reason to look again, like the route itself.
                 while let Some(message) = self.messages.next().await {
                     match message.payload {
-                        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(it)) if !is_the_kernels(&it) => {}
+                        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(it)) if is_the_kernels(&it) => break,
+                        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(it))
+                            if it.header.index == self.link && address_of(&it) == Some(IpAddr::V6(address)) =>
+                        {
+                            return Err(LinkError {
+                                step: format!("keep {address}, which somebody removed as soon as it was there"),
+                                source: Errno::EADDRNOTAVAIL.into(),
+                            });
+                        }
+                        NetlinkPayload::InnerMessage(_) => {}
                         _ => break,
                     }
                 }

@@ -171,6 +171,41 @@ fn a_socket_answers_on_a_leased_address_of_either_family() {
     });
 }
 
+// L10: whoever takes it away again at once is not waited for.
+#[test]
+fn an_address_that_is_removed_before_it_is_there_is_an_error_at_once() {
+    in_a_namespace(|| async {
+        let links = links();
+        let place = loopback(&links).await;
+        let address = SERVICE6.parse().expect("an address");
+        let mut arrivals = Arrivals::herald(&links, place.index, vec![address]).await.expect("events");
+        run(&format!("ip addr add {SERVICE6}/128 dev lo nodad"));
+        run(&format!("ip addr del {SERVICE6}/128 dev lo"));
+        let error = arrivals.complete(&links).await.expect_err("it is gone");
+        arrivals.dismiss(&links).await;
+        assert!(error.to_string().contains(SERVICE6) && error.is(Errno::EADDRNOTAVAIL), "{error}");
+    });
+}
+
+// L02: a start that fails later leaves the link as it was; one that an earlier start made is not its to remove.
+#[test]
+fn a_start_takes_back_what_it_put_there_and_no_more() {
+    in_a_namespace(|| async {
+        let links = links().making(InfoKind::Bridge);
+        let place = links.ensure("nodens").await.expect("made");
+        let put = links.put(&place, &ours(), MINUTES).await.expect("put");
+        links.take_back(&place, &put).await;
+        assert!(try_run("ip link show dev nodens").is_err());
+
+        let first = links.ensure("nodens").await.expect("made again");
+        links.put(&first, &ips(&[LINK_LOCAL]), MINUTES).await.expect("put");
+        let second = links.ensure("nodens").await.expect("adopted");
+        let put = links.put(&second, &ours(), MINUTES).await.expect("put");
+        links.take_back(&second, &put).await;
+        assert_eq!(locals("nodens"), [LINK_LOCAL]);
+    });
+}
+
 #[test]
 fn renewal_is_in_place() {
     in_a_namespace(|| async {
@@ -319,6 +354,7 @@ fn a_link_of_ours_is_adopted_also_if_its_maker_died_before_marking_it() {
         let links = links().making(InfoKind::Bridge);
         let place = links.ensure("nodens").await.expect("adopted");
         assert!(place.ours);
+        assert!(!place.made);
         assert_eq!(links.ensure("nodens").await.expect("adopted again"), place);
     });
 }

@@ -3,6 +3,10 @@
 //! Replies first: those to the host's own fallback queries come in over an uplink and are for our address. What comes in
 //! over `lo` is from the host itself, and our untracked replies to it have any port. ICMP errors are for untracked packets
 //! too, which connection tracking knows nothing of; without them no path MTU is ever found.
+//!
+//! ARP answers for every address of the host on every link, hence the table for it. Neighbour discovery does not: a
+//! solicitation is answered for the addresses of the very link it came in by (RFC 4861 section 7.2.3), and ours are on
+//! another.
 
 use std::net::IpAddr;
 
