@@ -9,6 +9,7 @@
 mod control;
 mod node;
 mod rows;
+mod status;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -10,6 +10,7 @@ mod completions;
 mod demo;
 mod man;
 mod run;
+mod status;
 mod teardown;
 
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ enum Command {
     Check(check::Args),
     /// See Nodens work: no root, no network, nothing to set up.
     Demo(demo::Args),
+    /// How a running agent stands, on one screen.
+    Status(status::Args),
     /// Look into the cache of a running agent, or empty it.
     #[command(subcommand)]
     Cache(cache::Command),
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Cache(command) => cache::execute(&command),
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),
+        Command::Status(args) => status::execute(&args),
         Command::Teardown(_) => teardown::execute(),
     };
     exit.into()

@@ -29,4 +29,5 @@ mod harness;
 mod life;
 mod modes;
 mod repair;
+mod status;
 mod surge;
