@@ -79,8 +79,8 @@ impl Question {
     pub(super) async fn ask(&self, server: SocketAddr) -> Result<Reply, AskError> {
         let query = self.query();
         let socket = UdpSocket::bind(match server {
-            SocketAddr::V4(_) => "127.0.0.1:0",
-            SocketAddr::V6(_) => "[::1]:0",
+            SocketAddr::V4(_) => "0.0.0.0:0",
+            SocketAddr::V6(_) => "[::]:0",
         })
         .await?;
         socket.connect(server).await?;

@@ -31,6 +31,7 @@ mod guard;
 mod kernel_tests;
 mod lease;
 mod ruleset;
+mod service;
 mod socket;
 mod table;
 
@@ -41,6 +42,7 @@ pub use filter::{accept_in_filter, filter_drops, remove_from_filter};
 pub use found::{Element, Found, FoundChain, FoundRule, FoundSet, FoundTable};
 pub use lease::{Renewal, lease, withdraw};
 pub use ruleset::{Rules, Ruleset, remove_everything};
+pub use service::service;
 pub use socket::Nft;
 
 /// The table that outlives us: pods, replies, fallback, guard.
