@@ -20,7 +20,6 @@ use super::Exit;
 use crate::config;
 use crate::run::Agent;
 
-mod client;
 mod cluster;
 mod names;
 mod screen;

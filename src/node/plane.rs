@@ -361,7 +361,10 @@ impl<'a> Presence<'a> {
                     Tended::Holding { .. } if waiting => return self.step_in().await,
                     Tended::Holding { mended, leased } => {
                         if held && mended == Mended::Yes {
-                            tracing::warn!(what = tables.differed, "our tables had been changed by somebody and are restored");
+                            tracing::warn!(
+                                what = tables.differed,
+                                "our tables had been changed by somebody and are restored"
+                            );
                             self.told.send_modify(|status| {
                                 status.repaired.tables += 1;
                                 status.last_repair = Some((SystemTime::now(), tables.differed.clone()));

@@ -31,3 +31,4 @@ mod modes;
 mod repair;
 mod status;
 mod surge;
+mod verify;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use super::client::{Question, Reply};
 use super::cluster::Count;
 use super::tour::Source;
+use crate::cli::client::{Question, Reply};
 
 const TITLE: Style = AnsiColor::Cyan.on_default().bold();
 const SECTION: Style = Style::new().bold();
@@ -176,8 +176,8 @@ fn fit(text: &str, width: usize) -> String {
 mod tests {
     use hickory_proto::rr::RecordType;
 
-    use super::super::client::Outcome;
     use super::*;
+    use crate::cli::client::Outcome;
 
     #[test]
     fn no_line_is_wider_than_80_columns_whatever_the_answer() {

@@ -34,6 +34,7 @@ mod ruleset;
 mod service;
 mod socket;
 mod table;
+mod tracked;
 
 pub use batch::Batch;
 pub use events::{Change, Events};
@@ -44,6 +45,7 @@ pub use lease::{Renewal, lease, withdraw};
 pub use ruleset::{Rules, Ruleset, remove_everything};
 pub use service::service;
 pub use socket::Nft;
+pub use tracked::Flow;
 
 /// The table that outlives us: pods, replies, fallback, guard.
 pub const PODS: &str = "nodens";
