@@ -23,6 +23,7 @@ mod stream;
 
 mod byhand;
 mod death;
+mod descriptors;
 mod exposure;
 mod hang;
 mod harness;
