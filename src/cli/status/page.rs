@@ -180,15 +180,17 @@ fn standing(server: &Server) -> (Style, String) {
         0 => String::new(),
         count => format!(", {count} under way"),
     };
-    let time = server.round_trip_seconds.map_or_else(|| "not asked yet".to_owned(), |it| format!("{:.1} ms", it * 1e3));
+    let time = server.round_trip_seconds.map(|it| format!("{:.1} ms", it * 1e3));
     let fails = match server.failures_in_a_row {
         1 => "1 failure".to_owned(),
         fails => format!("{fails} failures in a row"),
     };
-    match (server.healthy, server.failures_in_a_row) {
-        (true, 0) => (GOOD, format!("answers, {time}{waiting}")),
-        (true, _) => (ODD, format!("{fails}, {time}{waiting}")),
-        (false, _) => (BAD, format!("does not answer, {fails}{waiting}")),
+    match (server.healthy, server.failures_in_a_row, time) {
+        (true, 0, None) => (PLAIN, format!("not asked yet{waiting}")),
+        (true, 0, Some(time)) => (GOOD, format!("answers, {time}{waiting}")),
+        (true, _, None) => (ODD, format!("no answer yet, {fails}{waiting}")),
+        (true, _, Some(time)) => (ODD, format!("{fails}, {time} before{waiting}")),
+        (false, ..) => (BAD, format!("does not answer, {fails}{waiting}")),
     }
 }
 
