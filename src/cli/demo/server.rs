@@ -17,6 +17,7 @@ use hickory_server::Server as Hickory;
 use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::oneshot;
 
@@ -26,6 +27,8 @@ use super::zone::Zones;
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers waiting on one TCP connection.
 const TCP_BUFFER: usize = 32;
+/// Octets of questions that may wait while this machine is busy with others: some seconds of a stream.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// Ports tried until one is free for UDP and TCP both.
 const PORT_ATTEMPTS: usize = 16;
 /// RFC 9715 section 3.1 and the flag day of 2020: no UDP answer above this many octets.
@@ -156,6 +159,8 @@ fn bind_both() -> io::Result<Sockets> {
 
 fn bind_to(address: SocketAddr) -> io::Result<Sockets> {
     let (udp, tcp) = (std::net::UdpSocket::bind(address)?, std::net::TcpListener::bind(address)?);
+    // More than the host's default only with rights; a stream of questions without them is none of the demo's.
+    let _ = setsockopt(&udp, sockopt::RcvBufForce, &RECEIVE_BUFFER);
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     Ok((udp, tcp))

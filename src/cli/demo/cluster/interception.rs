@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::super::screen::{Screen, show_time};
 use super::super::tour::Ended;
 use super::agent::Agent;
-use super::stream::{Count, Fate, RATE, Stream};
-use super::{BY_AGENT, BY_CLUSTER, CLUSTER_IP, Cluster, NAME, OWN_IP};
+use super::stream::{self, Count, Fate, RATE, Stream};
+use super::{BY_AGENT, BY_CLUSTER, CLUSTER_IP, Cluster, ENDPOINTS, NAME, OWN_IP};
 
 /// Longest wait until somebody else answers.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -39,10 +39,13 @@ impl<'a> Interception<'a> {
     /// Why the agent does not intercept on this host, in one line.
     pub(in super::super) fn begin(cluster: &'a Cluster, yaml: &'a str) -> Result<Self, String> {
         let said = |error: io::Error| error.to_string();
+        if !stream::reach(&cluster.pods, &ENDPOINTS, LIMIT) {
+            return Err("the pods do not reach the cluster DNS".to_owned());
+        }
         let stream = Stream::start(&cluster.pods, &[CLUSTER_IP]).map_err(said)?;
         let start = Instant::now();
         if !stream.wait_for(Fate::Cluster, SETTLED, start, LIMIT, || false) {
-            return Err("the pods do not reach the cluster DNS".to_owned());
+            return Err(format!("the pods do not reach the cluster DNS at {CLUSTER_IP}"));
         }
         let came = Instant::now();
         let mut agent = Agent::start(&cluster.node, yaml).map_err(said)?;

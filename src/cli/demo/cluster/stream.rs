@@ -25,6 +25,8 @@ pub(in super::super) const BY_AGENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(super) const RATE: u32 = 500;
 /// What is not answered by then is lost: less than the patience of any resolver.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// After that a question on the way to a new neighbour is asked again.
+const RETRY: Duration = Duration::from_millis(100);
 /// Octets of a DNS header.
 const HEADER: usize = 12;
 
@@ -185,6 +187,28 @@ impl Log {
         self.lock()[index].fate = fate;
         self.changed.notify_all();
     }
+}
+
+/// Asks `targets` from each of `pods` until each has answered: from then on every link is up and every neighbour known,
+/// and what is lost is not lost by the stage. False if that takes longer than `limit`.
+pub(super) fn reach(pods: &[Namespace], targets: &[Ipv4Addr], limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    let ask_all = || -> io::Result<bool> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            for target in targets {
+                while !matches!(tokio::time::timeout(RETRY, ask(*target)).await, Ok(Ok(Fate::Cluster))) {
+                    if Instant::now() > deadline {
+                        return Ok(false);
+                    }
+                    // A refusal comes at once.
+                    tokio::time::sleep(RETRY / 10).await;
+                }
+            }
+            Ok(true)
+        })
+    };
+    pods.iter().all(|pod| pod.run(ask_all).unwrap_or(false))
 }
 
 /// One pod: asks until told to stop, then waits for the last answers.
