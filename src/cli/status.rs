@@ -32,7 +32,7 @@ const WIDTH: usize = 100;
 Fields of --json; their names and meanings stay, new ones may come:
   version uptime_seconds ready missing[] listen[]
   config    generation refused
-  node      intercepting since_seconds mode lease_seconds link addresses[] trouble
+  node      intercepting since_seconds waiting_for mode lease_seconds link addresses[] trouble
             degraded[] {reason words}   tables[] {name rules leased[]}
             fallback[] {address servers[]}
             repaired {link tables last {seconds_ago what}}

@@ -45,6 +45,8 @@ pub struct Node {
     pub intercepting: bool,
     /// Time since it began to, or ceased.
     pub since_seconds: Option<f64>,
+    /// The netlink port of the other instance on this node that holds the traffic, while ours waits for it to go.
+    pub waiting_for: Option<u32>,
     /// `nftables`, `lease-only`, `iptables` or `off`.
     pub mode: String,
     /// What this host cannot do for us.

@@ -37,6 +37,7 @@ impl Link {
         status::Node {
             intercepting: seen.intercepting,
             since_seconds: seen.since.map(ago),
+            waiting_for: seen.waiting_for,
             mode: seen.mode.to_owned(),
             degraded: seen
                 .degraded

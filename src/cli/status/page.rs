@@ -74,6 +74,10 @@ impl Page<'_> {
             (mode, true) => {
                 self.row(f, "interception", GOOD, &format!("by {mode}: the traffic is ours{since}"))?;
             }
+            (mode, false) if node.waiting_for.is_some() => {
+                let words = format!("by {mode}: another instance has the traffic; this one waits for it to go{since}");
+                self.row(f, "interception", ODD, &words)?;
+            }
             (mode, false) => {
                 self.row(f, "interception", BAD, &format!("by {mode}: the traffic is NOT ours{since}; others answer"))?;
             }
@@ -293,6 +297,7 @@ mod tests {
         Node {
             intercepting: true,
             since_seconds: Some(11_538.7),
+            waiting_for: None,
             mode: "nftables".to_owned(),
             degraded: vec![degraded],
             lease_seconds: 3.0,
@@ -372,6 +377,15 @@ mod tests {
         node.fallback[0].servers.clear();
         node.degraded.clear();
         insta::assert_snapshot!(shown(&status, None, 80));
+    }
+
+    #[test]
+    fn an_instance_that_waits_for_another_is_not_in_trouble() {
+        let mut status = status();
+        let node = status.node.as_mut().expect("there is one");
+        (node.intercepting, node.waiting_for) = (false, Some(4711));
+        let page = shown(&status, None, 100);
+        assert!(page.contains("by nftables: another instance has the traffic") && !page.contains("NOT ours"), "{page}");
     }
 
     #[test]
