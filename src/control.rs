@@ -36,6 +36,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::dump::{Field, Filter, Source};
 
+pub mod status;
+
 /// Where the socket file is unless the configuration says otherwise.
 pub const PATH: &str = "/run/nodens/control.sock";
 /// Clients served at once; more wait in the kernel's queue.
@@ -65,6 +67,8 @@ pub struct Handlers {
     pub reload: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
     /// Sets the log level; the reason if there is no such level.
     pub log_level: Box<SetLevel>,
+    /// How the agent stands.
+    pub status: Box<dyn Fn() -> status::Status + Send + Sync>,
 }
 
 type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
@@ -97,6 +101,9 @@ pub enum Request {
     /// Read the configuration again.
     #[serde(rename = "reload")]
     Reload,
+    /// Say how the agent stands.
+    #[serde(rename = "status")]
+    Status,
 }
 
 /// A [`Filter`] in text, as it is written on the line.
@@ -251,6 +258,7 @@ async fn converse(mut stream: UnixStream, handlers: Arc<Handlers>) -> io::Result
             Ok(Err(why)) => json!({ "error": why }),
             Err(_) => json!({ "error": "the reload failed; the log says how" }),
         },
+        Ok(Request::Status) => json!({ "done": true, "status": (handlers.status)() }),
         Err(why) => json!({ "error": why }),
     };
     send(&mut stream, format!("{end}\n").as_bytes()).await

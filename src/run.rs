@@ -9,11 +9,13 @@
 mod control;
 mod node;
 mod rows;
+mod status;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -102,6 +104,7 @@ impl Agent {
         let count = plan.listen.workers.or(cores.ok()).map_or(1, usize::from);
         // Before the sockets, so that they are closed first should we be killed.
         let seat = plan.node.as_ref().map(|_| Seat::take()).transpose().map_err(StartError::Node)?;
+        let low = plan.node.is_some().then(keep_low_descriptors).transpose().map_err(StartError::Thread)?;
         let mut sockets = listen::bind(&plan.listen.addresses, plan.listen.port, count).map_err(StartError::Listen)?;
         let addresses = sockets[0].udp.iter().map(std::net::UdpSocket::local_addr);
         let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>().map_err(StartError::Thread)?;
@@ -169,6 +172,7 @@ impl Agent {
                 break;
             }
         }
+        drop(low);
         agent.start_plane(seat)?;
         agent.start_probing(own)?;
         Ok(agent)
@@ -349,6 +353,17 @@ impl Inner {
         let node = self.node.get().and_then(node::Link::missing);
         refused.into_iter().chain(held_by).chain(node).collect()
     }
+}
+
+/// Descriptors kept free below the listeners': for the plane's other sockets and for watched files.
+const LOW_DESCRIPTORS: usize = 32;
+
+/// Takes the lowest descriptors, so that what is opened after they are dropped comes to lie below what is opened before.
+///
+/// The kernel lets go of a dead process's files from the highest number down, and waits some milliseconds for the end of
+/// each inotify and each netlink socket above. Listeners below them would take questions that nobody answers for as long.
+fn keep_low_descriptors() -> io::Result<Vec<OwnedFd>> {
+    (0..LOW_DESCRIPTORS).map(|_| io::stderr().as_fd().try_clone_to_owned()).collect()
 }
 
 /// How to speak TLS with each upstream that wants it.

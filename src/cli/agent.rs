@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::{ConfigFile, Exit};
 use crate::config::ConfigErrors;
+use crate::control::status::Status;
 use crate::control::{PATH, Request};
 
 /// Time without a line after which the agent counts as gone.
@@ -91,6 +92,16 @@ pub(super) fn ask(
         on_row(&line, row)?;
     }
     Err(gone(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer ended early")))
+}
+
+/// How the agent behind `socket` stands.
+///
+/// # Errors
+/// [`Trouble`]; an agent of another version, which knows no such request or answers it in other words, refuses.
+pub(super) fn ask_status(socket: &Path) -> Result<Status, Trouble> {
+    let mut end = ask(socket, &Request::Status, |_, _| Ok(()))?;
+    serde_json::from_value(end["status"].take())
+        .map_err(|error| Trouble::Refused(format!("the agent is of another version: {error}")))
 }
 
 // === impl Trouble ===

@@ -326,6 +326,7 @@ mod tests {
                 flush: Box::new(|filter| if filter.zone.is_some() { 1 } else { 2 }),
                 reload: Box::new(|| Err("not here".to_owned())),
                 log_level: Box::new(|_| Err("not here".to_owned())),
+                status: Box::new(Default::default),
             };
             let entered = runtime.enter();
             let listener = Listener::bind(&path).expect("bound");

@@ -6,11 +6,14 @@
 mod agent;
 mod cache;
 mod check;
+mod client;
 mod completions;
 mod demo;
 mod man;
 mod run;
+mod status;
 mod teardown;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -54,6 +57,10 @@ enum Command {
     Check(check::Args),
     /// See Nodens work: no root, no network, nothing to set up.
     Demo(demo::Args),
+    /// How a running agent stands, on one screen.
+    Status(status::Args),
+    /// Check that what runs does what it should: the gate after an apply.
+    Verify(verify::Args),
     /// Look into the cache of a running agent, or empty it.
     #[command(subcommand)]
     Cache(cache::Command),
@@ -91,6 +98,8 @@ pub fn main() -> ExitCode {
         Command::Cache(command) => cache::execute(&command),
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),
+        Command::Status(args) => status::execute(&args),
+        Command::Verify(args) => verify::execute(&args),
         Command::Teardown(_) => teardown::execute(),
     };
     exit.into()

@@ -45,6 +45,13 @@ async fn a_reload_and_a_log_level_are_acknowledged_or_refused() {
 }
 
 #[tokio::test]
+async fn the_status_is_one_object_beside_done() {
+    let agent = Agent::start(0);
+    let lines = agent.ask(r#"{"do":"status"}"#).await;
+    assert_eq!((lines.len(), &lines[0]["done"], &lines[0]["status"]["uptime_seconds"]), (1, &json!(true), &json!(1.5)));
+}
+
+#[tokio::test]
 async fn garbage_gets_an_error_line_and_the_next_client_an_answer() {
     let agent = Agent::start(1);
     let long = format!(r#"{{"do":"log","level":"{}"}}"#, "a".repeat(REQUEST));
@@ -194,6 +201,7 @@ impl Agent {
                 "debug" => Ok(()),
                 _ => Err(format!("no level: {level}")),
             }),
+            status: Box::new(|| status::Status { uptime_seconds: 1.5, ..status::Status::default() }),
         };
         tokio::spawn(Listener::bind(&path).expect("bound").serve(Arc::new(handlers)));
         Self { path, flushed, ended, _folder: folder }

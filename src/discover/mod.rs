@@ -21,6 +21,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use resolv_conf::read as read_resolv_conf;
 pub use watch::FileWatcher;
 
 use crate::plan::{Members, Protocol, Server, Upstream};

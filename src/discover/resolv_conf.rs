@@ -61,7 +61,7 @@ pub(super) async fn follow(path: &Path, port: u16, outlet: &impl Outlet) {
 ///
 /// # Errors
 /// What the kernel says about the file.
-pub(super) async fn read(path: &Path) -> io::Result<Vec<IpAddr>> {
+pub async fn read(path: &Path) -> io::Result<Vec<IpAddr>> {
     Ok(parse(&tokio::fs::read(path).await?))
 }
 

@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type as Kind};
 
 use crate::health::{FRESH, Health, PROBE_MARK, Rest, Scope};
-use crate::wire::{Asker, HEADER, Key, Name, Type, UDP_MIN, compose};
+use crate::wire::{Asker, HEADER, Key, Name, Transport, Type, UDP_MIN, compose};
 
 /// Time from one round of probes to the next, begin to begin: two chances within the second that counts.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -65,6 +65,18 @@ impl ProbeName {
         let [_, a, b, c] =
             (digits(0) ^ digits(8) ^ digits(16).rotate_left(7) ^ digits(24).rotate_left(13)).to_be_bytes();
         Some(Ipv4Addr::new(127, a, b, c))
+    }
+
+    /// Asks `address` as any client does, and checks that an agent answers.
+    ///
+    /// # Errors
+    /// Nothing in time, a refusal, or an answer that is somebody else's.
+    pub fn ask(&self, address: SocketAddr, transport: Transport, patience: Duration) -> io::Result<()> {
+        let (query, client) = (query(self), Client { patience, mark: None });
+        match transport {
+            Transport::Udp => ask_udp(address, &query, 0, client).answered(Some(self.proof)),
+            Transport::Tcp => ask_tcp(address, &query, 0, Some(self.proof), client),
+        }
     }
 
     /// Writes the proof, if `key` is a probe's question.
@@ -149,7 +161,7 @@ impl Prober {
                 }
             }
             let id = self.next_id();
-            if let Err(error) = ask_tcp(address, &self.query, id, proof) {
+            if let Err(error) = ask_tcp(address, &self.query, id, proof, PROBER) {
                 silent.push(format!("{address} does not answer over TCP: {error}"));
             }
         }
@@ -158,13 +170,7 @@ impl Prober {
 
     fn ask_udp(&self, address: SocketAddr) -> Question {
         let id = self.next_id();
-        let send = || {
-            let socket = socket(address, Kind::DGRAM, Protocol::UDP)?;
-            socket.connect(&address.into())?;
-            socket.send(&with_id(&self.query, id))?;
-            Ok(socket)
-        };
-        Question { id, until: Instant::now() + PATIENCE, socket: send() }
+        ask_udp(address, &self.query, id, PROBER)
     }
 
     fn next_id(&self) -> u16 {
@@ -206,9 +212,29 @@ fn query(name: &ProbeName) -> Vec<u8> {
     octets[..length.expect("QUERY_MAX octets are enough for every query")].to_vec()
 }
 
-fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>) -> io::Result<()> {
-    let mut socket = socket(address, Kind::STREAM, Protocol::TCP)?;
-    socket.connect_timeout(&address.into(), PATIENCE)?;
+/// How to ask.
+#[derive(Clone, Copy)]
+struct Client {
+    patience: Duration,
+    mark: Option<u32>,
+}
+
+/// As the prober does.
+const PROBER: Client = Client { patience: PATIENCE, mark: Some(PROBE_MARK) };
+
+fn ask_udp(address: SocketAddr, query: &[u8], id: u16, client: Client) -> Question {
+    let send = || {
+        let socket = client.socket(address, Kind::DGRAM, Protocol::UDP)?;
+        socket.connect(&address.into())?;
+        socket.send(&with_id(query, id))?;
+        Ok(socket)
+    };
+    Question { id, until: Instant::now() + client.patience, socket: send() }
+}
+
+fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>, client: Client) -> io::Result<()> {
+    let mut socket = client.socket(address, Kind::STREAM, Protocol::TCP)?;
+    socket.connect_timeout(&address.into(), client.patience)?;
     let query = with_id(query, id);
     let framed = [&(query.len() as u16).to_be_bytes()[..], &query].concat();
     socket.write_all(&framed)?;
@@ -219,16 +245,18 @@ fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>) 
     check(&reply, id, proof)
 }
 
-fn socket(address: SocketAddr, kind: Kind, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    // The workers' own sockets need no mark, and kube-proxy would masquerade it: the bit 0x4000 is in it. Without the
-    // right to mark there is no interception either, and nobody else to be mistaken for.
-    if !address.ip().is_loopback() {
-        let _ = socket.set_mark(PROBE_MARK);
+impl Client {
+    fn socket(self, address: SocketAddr, kind: Kind, protocol: Protocol) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+        // The workers' own sockets need no mark, and kube-proxy would masquerade it: the bit 0x4000 is in it. Without the
+        // right to mark there is no interception either, and nobody else to be mistaken for.
+        if let Some(mark) = self.mark.filter(|_| !address.ip().is_loopback()) {
+            let _ = socket.set_mark(mark);
+        }
+        socket.set_read_timeout(Some(self.patience))?;
+        socket.set_write_timeout(Some(self.patience))?;
+        Ok(socket)
     }
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
-    Ok(socket)
 }
 
 fn with_id(query: &[u8], id: u16) -> Vec<u8> {

@@ -16,7 +16,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -26,7 +26,7 @@ use super::facts::{Choice, Degraded, Facts, Host, Mode, Tried, Wanted};
 use super::iptables::{Iptables, Ports};
 use super::link::{self, Links, Place, Put};
 use super::nft::{self, Feature, Found, Nft, Renewal, Rules};
-use super::tables::{Lease, Mended, Tables, Tended};
+use super::tables::{Lease, Mended, TableSeen, Tables, Tended};
 use crate::health::{Health, Verdict};
 use crate::plan::Interception;
 
@@ -43,6 +43,10 @@ const WITHDRAWAL: Duration = Duration::from_secs(2);
 pub struct Status {
     /// Whether the traffic is ours at this moment.
     pub intercepting: bool,
+    /// When that last turned, by the wall clock: a message may leave this process.
+    pub since: Option<SystemTime>,
+    /// How long the kernel goes on without a renewal.
+    pub lease: Duration,
     /// The netlink port of the other instance that holds the traffic, while we wait for it to go.
     pub waiting_for: Option<u32>,
     /// How we intercept: the label of [`Mode`].
@@ -52,8 +56,12 @@ pub struct Status {
     /// Where the addresses are.
     pub link: String,
     pub addresses: Vec<IpAddr>,
+    /// Our tables as the kernel had them at the last renewal.
+    pub tables: Vec<TableSeen>,
     /// Times something of ours had been changed by others and was restored.
     pub repaired: Repaired,
+    /// The last of them: when, and what was not as we had made it.
+    pub last_repair: Option<(SystemTime, String)>,
     /// What went wrong last, until something goes right.
     pub trouble: Option<String>,
 }
@@ -63,6 +71,16 @@ pub struct Status {
 pub struct Repaired {
     pub link: u64,
     pub tables: u64,
+}
+
+impl Status {
+    /// Takes in whether the traffic is ours.
+    fn turn(&mut self, intercepting: bool) {
+        if self.intercepting != intercepting || self.since.is_none() {
+            self.since = Some(SystemTime::now());
+        }
+        self.intercepting = intercepting;
+    }
 }
 
 /// The handle of the running plane. Dropped, it gives the traffic back, lets the next instance have it, and ends.
@@ -249,6 +267,7 @@ impl<'a> Presence<'a> {
             status.degraded.clone_from(&choice.degraded);
             status.link.clone_from(&place.name);
             status.addresses.clone_from(&desired.addresses);
+            status.lease = desired.lease;
         });
         let mut presence = Self { desired, health, told, links, place, means };
         presence.appear().await?;
@@ -360,7 +379,9 @@ impl<'a> Presence<'a> {
                     Verdict::Serving => Lease::Renew(addresses, self.desired.lease),
                     Verdict::Unknown { .. } => Lease::LetLapse,
                 };
-                match tables.tend(lease, held).await? {
+                let tended = tables.tend(lease, held).await?;
+                self.told.send_modify(|status| status.tables.clone_from(&tables.seen));
+                match tended {
                     Tended::Waiting { holder } => {
                         self.wait_for(holder);
                         return Ok(());
@@ -368,8 +389,14 @@ impl<'a> Presence<'a> {
                     Tended::Holding { .. } if waiting => return self.step_in().await,
                     Tended::Holding { mended, leased } => {
                         if held && mended == Mended::Yes {
-                            self.told.send_modify(|status| status.repaired.tables += 1);
-                            tracing::warn!("our tables had been changed by somebody and are restored");
+                            tracing::warn!(
+                                what = tables.differed,
+                                "our tables had been changed by somebody and are restored"
+                            );
+                            self.told.send_modify(|status| {
+                                status.repaired.tables += 1;
+                                status.last_repair = Some((SystemTime::now(), tables.differed.clone()));
+                            });
                         }
                         leased
                     }
@@ -398,7 +425,7 @@ impl<'a> Presence<'a> {
             }
         }
         self.told.send_modify(|status| {
-            status.intercepting = holds;
+            status.turn(holds);
             status.trouble = None;
         });
         Ok(())
@@ -416,7 +443,7 @@ impl<'a> Presence<'a> {
         self.health.stand_by(Instant::now());
         tracing::info!(netlink_port = holder, "another instance holds the traffic; waiting for it to go");
         self.told.send_modify(|status| {
-            status.intercepting = false;
+            status.turn(false);
             status.waiting_for = Some(holder);
             status.trouble = None;
         });
@@ -431,7 +458,7 @@ impl<'a> Presence<'a> {
     }
 
     async fn withdraw(&mut self) {
-        self.told.send_modify(|status| status.intercepting = false);
+        self.told.send_modify(|status| status.turn(false));
         let given_back = match &mut self.means {
             Means::Nothing => Ok(()),
             Means::Iptables(iptables) => iptables.remove().map(|_| ()).map_err(|error| error.to_string()),
@@ -464,6 +491,7 @@ impl<'a> Presence<'a> {
         self.desired.fallback = desired.fallback.into_iter().filter(chosen).collect();
         self.desired.allow = desired.allow;
         self.desired.lease = desired.lease;
+        self.told.send_modify(|status| status.lease = desired.lease);
         if let Means::Nft(tables) = &mut self.means {
             tables.rules.fallback.clone_from(&self.desired.fallback);
             tables.rules.allow.clone_from(&self.desired.allow);
@@ -482,7 +510,11 @@ impl<'a> Presence<'a> {
         let has = |address: &IpAddr| observed.iter().any(|link| link.addresses.iter().any(|it| it.address == *address));
         if observed.as_ref().is_none_or(|link| !link.up) || !self.desired.addresses.iter().all(has) {
             self.put_addresses().await?;
-            self.told.send_modify(|status| status.repaired.link += 1);
+            let what = format!("the link {} or an address on it was changed or gone", self.place.name);
+            self.told.send_modify(|status| {
+                status.repaired.link += 1;
+                status.last_repair = Some((SystemTime::now(), what));
+            });
             tracing::warn!(?event, "our link or addresses had been changed by somebody and are restored");
         }
         if let Means::Nft(tables) = &mut self.means {

@@ -29,6 +29,20 @@ pub struct Tables {
     nft: Nft,
     pub rules: Rules,
     renewal: Renewal,
+    /// Those that were there at the last look.
+    pub seen: Vec<TableSeen>,
+    /// What was not as we had made it when they were last mended, in words.
+    pub differed: String,
+}
+
+/// A table of ours as the kernel has it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TableSeen {
+    /// Family and name.
+    pub name: String,
+    pub rules: usize,
+    /// Addresses under lease in it.
+    pub leased: Vec<IpAddr>,
 }
 
 /// What is to become of the lease.
@@ -63,7 +77,7 @@ pub enum Mended {
 
 impl Tables {
     pub fn new(nft: Nft, rules: Rules, renewal: Renewal) -> Self {
-        Self { nft, rules, renewal }
+        Self { nft, rules, renewal, seen: Vec::new(), differed: String::new() }
     }
 
     /// Changes by others, as they happen.
@@ -84,10 +98,14 @@ impl Tables {
     pub async fn tend(&mut self, lease: Lease<'_>, held: bool) -> Result<Tended, String> {
         let mut found = self.observe().await?;
         loop {
+            self.seen = TableSeen::all(&found);
             if let Some(holder) = holder(&found) {
                 return Ok(Tended::Waiting { holder });
             }
             let (batch, mended) = self.changes(&found, lease, held);
+            if mended == Mended::Yes {
+                self.differed = self.differences(&found);
+            }
             let leased = match lease {
                 Lease::GiveBack => false,
                 Lease::LetLapse => mended == Mended::No && !found.elements.is_empty(),
@@ -99,6 +117,14 @@ impl Tables {
             if holder(&found).is_none() {
                 return Err(error.to_string());
             }
+        }
+    }
+
+    /// What the rules find to mend, in words.
+    fn differences(&self, found: &Found) -> String {
+        match Ruleset::new(&self.rules).differences(found).as_slice() {
+            [] => "the accepts in the host's filter were gone".to_owned(),
+            differences => differences.join("; "),
         }
     }
 
@@ -162,6 +188,20 @@ impl Tables {
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), String> {
         self.nft.commit(batch).await.map_err(|error| error.to_string())
+    }
+}
+
+// === impl TableSeen ===
+
+impl TableSeen {
+    fn all(found: &Found) -> Vec<Self> {
+        let seen = found.tables.iter().map(|table| {
+            let rules = found.rules.iter().filter(|it| it.family == table.family && it.table == table.name).count();
+            // The ARP table has the name of another, and no leases.
+            let leased = if table.family == Family::Arp { Vec::new() } else { found.leased(&table.name) };
+            Self { name: format!("{} {}", table.family, table.name), rules, leased }
+        });
+        seen.collect()
     }
 }
 

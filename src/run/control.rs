@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::rows;
 use super::{Inner, NeedsRestart};
+use super::{rows, status};
 use crate::control::{self, Handlers};
 use crate::discover;
 use crate::dump::Source;
@@ -21,7 +21,6 @@ use crate::net::stream::{Limits, StreamPool};
 use crate::net::udp_pool::UdpPool;
 use crate::plan::Plan;
 use crate::resolve::Active;
-use crate::upstream::Health;
 
 /// What the process around the agent provides.
 pub struct Host {
@@ -68,7 +67,7 @@ pub(super) fn run(
         let streams = StreamPool::new(rand::make_rng(), Limits::default(), counters);
         let shared = Arc::clone(&inner.shared);
         tokio::task::spawn_local(health::watch(Arc::clone(&shared), udp, streams, rand::make_rng()));
-        serve_endpoints(inner, host);
+        serve_endpoints(inner, host, own);
         let mut follow = JoinSet::new();
         let active = plans.borrow_and_update().clone();
         follow_members(inner, &mut follow, &active, own);
@@ -112,7 +111,7 @@ fn follow_members(inner: &Arc<Inner>, tasks: &mut JoinSet<()>, active: &Arc<Acti
 }
 
 /// Metrics, health, debug and control, each where the plan wants it.
-fn serve_endpoints(inner: &Arc<Inner>, host: Arc<Host>) {
+fn serve_endpoints(inner: &Arc<Inner>, host: Arc<Host>, own: &[SocketAddr]) {
     let active = inner.shared.active.load_full();
     let http = &active.plan.http;
     let dump = |inner: &Arc<Inner>| {
@@ -130,19 +129,21 @@ fn serve_endpoints(inner: &Arc<Inner>, host: Arc<Host>) {
         let (upstreams, plan, node) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
         let debug = Debug {
             cache: dump(inner),
-            upstreams: Box::new(move || show_upstreams(&upstreams.shared.active.load())),
-            node: Box::new(move || node.node.get().map_or(serde_json::Value::Null, super::node::Link::show)),
+            upstreams: Box::new(move || json!(status::upstreams(&upstreams.shared.active.load()))),
+            node: Box::new(move || json!(node.node.get().map(|link| link.show(&node.shared.active.load())))),
             plan: Box::new(move || json!(format!("{:#?}", plan.shared.active.load().plan).lines().collect::<Vec<_>>())),
         };
         serve(address, "debug", Site::Debug(debug));
     }
     if let Some(path) = http.control.clone() {
         let (flush, reload, level) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(&host));
+        let (standing, own) = (Arc::clone(inner), own.to_vec());
         let handlers = Handlers {
             dump: dump(inner),
             flush: Box::new(move |filter| rows::flush(&flush.shared.resolver.cache, filter) as u64),
             reload: Box::new(move || reload_from(&reload, &host)),
             log_level: Box::new(move |wanted| (level.set_log_level)(wanted)),
+            status: Box::new(move || status::of(&standing, &own)),
         };
         tokio::task::spawn_local(async move {
             let shown = path.display().to_string();
@@ -181,21 +182,4 @@ pub(super) fn reload_from(inner: &Inner, host: &Host) -> Result<String, String> 
             Err(why)
         }
     }
-}
-
-fn show_upstreams(active: &Active) -> serde_json::Value {
-    let groups = active.upstreams.iter().map(|group| {
-        let servers = group.servers();
-        let servers = servers.iter().map(|server| {
-            json!({
-                "address": server.address.to_string(),
-                "healthy": group.health(server) == Health::Healthy,
-                "failures_in_a_row": server.fails(),
-                "outstanding": server.outstanding(),
-                "round_trip_seconds": server.round_trip().map(|time| time.as_secs_f64()),
-            })
-        });
-        json!({ "name": group.name, "servers": servers.collect::<Vec<_>>() })
-    });
-    json!(groups.collect::<Vec<_>>())
 }

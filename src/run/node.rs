@@ -1,9 +1,11 @@
 //! The agent's side of the node plane: what it is told, what it tells.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use crate::control::status;
 use crate::node::Desired;
 use crate::node::plane::{News, Status};
 use crate::resolve::Active;
@@ -27,21 +29,46 @@ impl Link {
         })
     }
 
-    /// Everything about it, for people.
-    pub(super) fn show(&self) -> serde_json::Value {
-        let status = self.status.borrow();
-        let degraded =
-            status.degraded.iter().map(|it| serde_json::json!({ "reason": it.label.label(), "words": it.words }));
-        serde_json::json!({
-            "intercepting": status.intercepting,
-            "mode": status.mode,
-            "link": status.link,
-            "addresses": status.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "degraded": degraded.collect::<Vec<_>>(),
-            "repaired": { "link": status.repaired.link, "tables": status.repaired.tables },
-            "trouble": status.trouble,
-        })
+    /// How it stands, with the plan in force.
+    pub(super) fn show(&self, active: &Active) -> status::Node {
+        let seen = self.status.borrow();
+        let served = |address: &IpAddr| seen.addresses.contains(address);
+        let fallback = desired(active).map(|desired| desired.fallback).unwrap_or_default().into_iter();
+        status::Node {
+            intercepting: seen.intercepting,
+            since_seconds: seen.since.map(ago),
+            waiting_for: seen.waiting_for,
+            mode: seen.mode.to_owned(),
+            degraded: seen
+                .degraded
+                .iter()
+                .map(|it| status::Degraded { reason: it.label.label().to_owned(), words: it.words.clone() })
+                .collect(),
+            lease_seconds: seen.lease.as_secs_f64(),
+            link: seen.link.clone(),
+            addresses: seen.addresses.clone(),
+            tables: seen
+                .tables
+                .iter()
+                .map(|it| status::Table { name: it.name.clone(), rules: it.rules, leased: it.leased.clone() })
+                .collect(),
+            fallback: fallback
+                .filter(|(address, _)| served(address))
+                .map(|(address, servers)| status::Fallback { address, servers })
+                .collect(),
+            repaired: status::Repaired {
+                link: seen.repaired.link,
+                tables: seen.repaired.tables,
+                last: seen.last_repair.clone().map(|(when, what)| status::Repair { seconds_ago: ago(when), what }),
+            },
+            trouble: seen.trouble.clone(),
+        }
     }
+}
+
+/// Seconds since a moment of the wall clock; 0 if the clock has been set back behind it.
+fn ago(moment: SystemTime) -> f64 {
+    moment.elapsed().unwrap_or_default().as_secs_f64()
 }
 
 /// What the plan in force wants on this host; `None`: nothing.

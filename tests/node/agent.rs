@@ -86,7 +86,7 @@ impl Config {
              node: {{ {} }}\n\
              upstreams:\n  cluster: {{ servers: [{}] }}\n  up: {{ servers: [{}] }}\n\
              zones:\n  \".\": {{ upstream: cluster }}\n  pin.test: {{ answer: [10.8.8.8] }}\n  up.test: {{ upstream: up }}\n\
-             http: {{ health: \"{}\", metrics: \"127.0.0.1:9253\", control: \"{}\" }}\n\
+             http: {{ health: \"{}\", metrics: \"127.0.0.1:9253\", debug: \"127.0.0.1:9254\", control: \"{}\" }}\n\
              log: {{ level: info, format: text }}\n{}\n",
             quoted(self.addresses.iter().map(ToString::to_string).collect()),
             self.node,
@@ -139,6 +139,10 @@ impl Agent {
 
     pub fn file(&self) -> PathBuf {
         self.directory.path().join("nodens.yaml")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
     }
 
     /// Its log so far.

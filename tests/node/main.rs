@@ -23,6 +23,7 @@ mod stream;
 
 mod byhand;
 mod death;
+mod descriptors;
 mod exposure;
 mod hang;
 mod harness;
@@ -30,4 +31,6 @@ mod life;
 mod memory_group;
 mod modes;
 mod repair;
+mod status;
 mod surge;
+mod verify;

@@ -9,6 +9,7 @@ use hickory_proto::rr::rdata::svcb::{Alpn, IpHint, SVCB, SvcParamKey, SvcParamVa
 use hickory_proto::rr::rdata::{A, AAAA, HTTPS, TXT};
 use hickory_proto::rr::{Name, RData};
 
+use super::cluster::{BY_CLUSTER, NAME};
 use super::zone::{Zone, Zones};
 
 /// TTL of all records, in seconds; what the agent shows is less where its configuration says so.
@@ -50,7 +51,8 @@ pub(super) fn cluster_dns() -> Zones {
         .addresses("mail", [[192, 0, 2, 25]])
         .addresses("www", [IpAddr::from([192, 0, 2, 80]), EXAMPLE_V6.into()])
         .addresses("files", [[192, 0, 2, 21]]);
-    Zones::new(vec![cluster, reverse, example, Zone::new(".", TTL, NEGATIVE_TTL)])
+    let who = Zone::new(&format!("{NAME}."), TTL, NEGATIVE_TTL).addresses("@", [BY_CLUSTER]);
+    Zones::new(vec![cluster, reverse, example, who, Zone::new(".", TTL, NEGATIVE_TTL)])
 }
 
 /// The DNS of the home network: hosts and their PTRs.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use super::client::{Question, Reply};
+use super::cluster::Count;
 use super::tour::Source;
+use crate::cli::client::{Question, Reply};
 
 const TITLE: Style = AnsiColor::Cyan.on_default().bold();
 const SECTION: Style = Style::new().bold();
@@ -18,6 +19,8 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const WIDTH: usize = 80;
 /// Column at which the notes start, and with them the source of the answer below.
 const RIGHT: usize = 48;
+/// Columns for what happened, in front of counts.
+const COUNTED: usize = 38;
 
 /// Where the demo writes. Every call is whole lines, out at once.
 pub(super) struct Screen<W> {
@@ -101,6 +104,23 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
+    /// Above lines of [`Screen::count`].
+    pub(super) fn count_heads(&mut self) -> io::Result<()> {
+        let [asked, cluster, agent, lost] = ["asked", "cluster DNS", "agent", "lost"];
+        writeln!(self.out, "  {:COUNTED$}{DIM}{asked:>8}{cluster:>13}{agent:>9}{lost:>8}{DIM:#}", "")?;
+        self.out.flush()
+    }
+
+    /// What happened, and what became of the questions meanwhile.
+    pub(super) fn count(&mut self, what: &str, count: &Count) -> io::Result<()> {
+        let Count { asked, cluster, agent, lost } = count;
+        let what = fit(what, COUNTED);
+        let colour = if *lost > 0 { AnsiColor::Yellow.on_default() } else { Style::new() };
+        let answered = format!("{asked:>8}{cluster:>13}{agent:>9}");
+        writeln!(self.out, "{GOOD}✓{GOOD:#} {what:<COUNTED$}{answered}{colour}{lost:>8}{colour:#}")?;
+        self.out.flush()
+    }
+
     /// A command to try, with a remark where there is room for one. The whole line can be pasted into a shell.
     pub(super) fn suggest(&mut self, command: &str, remark: &str) -> io::Result<()> {
         let room = WIDTH.saturating_sub(command.chars().count() + 6);
@@ -156,8 +176,8 @@ fn fit(text: &str, width: usize) -> String {
 mod tests {
     use hickory_proto::rr::RecordType;
 
-    use super::super::client::Outcome;
     use super::*;
+    use crate::cli::client::Outcome;
 
     #[test]
     fn no_line_is_wider_than_80_columns_whatever_the_answer() {

@@ -17,6 +17,7 @@ use hickory_server::Server as Hickory;
 use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::oneshot;
 
@@ -26,6 +27,8 @@ use super::zone::Zones;
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers waiting on one TCP connection.
 const TCP_BUFFER: usize = 32;
+/// Octets of questions that may wait while this machine is busy with others: some seconds of a stream.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// Ports tried until one is free for UDP and TCP both.
 const PORT_ATTEMPTS: usize = 16;
 /// RFC 9715 section 3.1 and the flag day of 2020: no UDP answer above this many octets.
@@ -56,6 +59,9 @@ struct State {
 
 struct Handler(Arc<State>);
 
+/// Those of one address.
+type Sockets = (std::net::UdpSocket, std::net::TcpListener);
+
 // === impl Server ===
 
 impl Server {
@@ -64,16 +70,30 @@ impl Server {
     /// # Errors
     /// If no such port or no thread can be had.
     pub(super) fn start(zones: Zones) -> io::Result<Self> {
-        let (udp, tcp) = bind_both()?;
-        let address = udp.local_addr()?;
+        Self::serve(zones, vec![bind_both()?])
+    }
+
+    /// Serves `zones` over UDP and TCP at each of `addresses`, at least one, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// If an address or a thread cannot be had.
+    pub(super) fn start_at(zones: Zones, addresses: &[SocketAddr]) -> io::Result<Self> {
+        let bound = addresses.iter().map(|address| bind_to(*address));
+        Self::serve(zones, bound.collect::<io::Result<_>>()?)
+    }
+
+    fn serve(zones: Zones, sockets: Vec<Sockets>) -> io::Result<Self> {
+        let address = sockets[0].0.local_addr()?;
         let state = Arc::new(State { zones, manner: Mutex::new(Manner::Prompt), asked: Mutex::default() });
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handler = Handler(Arc::clone(&state));
         let serve = async move {
             let mut server = Hickory::new(handler);
-            server.register_socket(UdpSocket::from_std(udp)?);
-            server.register_listener(TcpListener::from_std(tcp)?, TCP_TIMEOUT, TCP_BUFFER);
+            for (udp, tcp) in sockets {
+                server.register_socket(UdpSocket::from_std(udp)?);
+                server.register_listener(TcpListener::from_std(tcp)?, TCP_TIMEOUT, TCP_BUFFER);
+            }
             // Told to stop or left by its owner: both end it.
             let _ = stopped.await;
             server.shutdown_gracefully().await.map_err(io::Error::other)
@@ -125,20 +145,25 @@ impl Drop for Server {
 }
 
 /// A UDP socket and a TCP listener on the same loopback port.
-fn bind_both() -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
+fn bind_both() -> io::Result<Sockets> {
     let mut last = None;
     for _ in 0..PORT_ATTEMPTS {
-        let udp = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        match std::net::TcpListener::bind(udp.local_addr()?) {
-            Ok(tcp) => {
-                udp.set_nonblocking(true)?;
-                tcp.set_nonblocking(true)?;
-                return Ok((udp, tcp));
-            }
+        let free = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        match bind_to(free) {
+            Ok(sockets) => return Ok(sockets),
             Err(error) => last = Some(error),
         }
     }
     Err(last.expect("the loop ran and left only by an error"))
+}
+
+fn bind_to(address: SocketAddr) -> io::Result<Sockets> {
+    let (udp, tcp) = (std::net::UdpSocket::bind(address)?, std::net::TcpListener::bind(address)?);
+    // More than the host's default only with rights; a stream of questions without them is none of the demo's.
+    let _ = setsockopt(&udp, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    udp.set_nonblocking(true)?;
+    tcp.set_nonblocking(true)?;
+    Ok((udp, tcp))
 }
 
 // === impl Handler ===
@@ -215,3 +240,6 @@ fn info(metadata: Metadata) -> ResponseInfo {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use hickory_proto::rr::{Name, RecordType};
 use tokio::task::JoinSet;
 
-use super::client::{AskError, Outcome, Question, Reply};
 use super::screen::Screen;
 use super::server::{Manner, Server};
+use crate::cli::client::{AskError, Outcome, Question, Reply};
 
 mod outage;
 

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
 
 use super::Family;
 use super::attributes::Attributes;
@@ -314,6 +314,13 @@ fn comment_userdata(comment: &str) -> Vec<u8> {
 pub(crate) fn request(kind: u16, flags: u16, sequence: u32, family: u8, attributes: &Attributes) -> Vec<u8> {
     let mut out = Vec::new();
     write(&mut out, SUBSYSTEM << 8 | kind, NLM_F_REQUEST | flags, sequence, (family, 0), attributes);
+    out
+}
+
+/// A dump of everything of another subsystem: `kind` has both numbers.
+pub(crate) fn dump(kind: u16, sequence: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out, kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, (0, 0), &Attributes::new());
     out
 }
 

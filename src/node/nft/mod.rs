@@ -31,8 +31,10 @@ mod guard;
 mod kernel_tests;
 mod lease;
 mod ruleset;
+mod service;
 mod socket;
 mod table;
+mod tracked;
 
 pub use batch::Batch;
 pub use events::{Change, Events};
@@ -41,7 +43,9 @@ pub use filter::{accept_in_filter, filter_drops, remove_from_filter};
 pub use found::{Element, Found, FoundChain, FoundRule, FoundSet, FoundTable};
 pub use lease::{Renewal, lease, withdraw};
 pub use ruleset::{Rules, Ruleset, remove_everything};
+pub use service::service;
 pub use socket::Nft;
+pub use tracked::Flow;
 
 /// The table that outlives us: pods, replies, fallback, guard.
 pub const PODS: &str = "nodens";

@@ -13,8 +13,9 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use tokio::time::timeout;
 
 use super::attributes::Attributes;
-use super::batch::{Batch, message, request};
+use super::batch::{Batch, dump, message, request};
 use super::ruleset::OURS;
+use super::tracked::{Flow, GET_TRACKED, unless_untracked};
 use super::{Family, Found, NftError, filter};
 
 /// How long the kernel may take to answer. It answers at once; more is a fault worth reporting.
@@ -203,6 +204,28 @@ impl Nft {
             found.elements.extend(more.elements);
         }
         Ok(found)
+    }
+
+    /// What the kernel tracks, of both families; nothing where it tracks nothing at all.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's reason.
+    pub async fn tracked(&mut self) -> io::Result<Vec<Flow>> {
+        let sequence = self.sequence;
+        self.sequence = self.sequence.wrapping_add(1);
+        self.send(&dump(GET_TRACKED, sequence)).await?;
+        let mut flows = Vec::new();
+        loop {
+            let octets = self.receive().await?;
+            for received in Received::all(octets).filter(|received| received.sequence == sequence) {
+                match received.verdict() {
+                    Some(Ok(())) => return Ok(flows),
+                    Some(Err(error)) => return unless_untracked(error),
+                    None => flows.extend(Flow::of(received.body().1)),
+                }
+            }
+        }
     }
 
     /// The elements of one set; the rest of the answer is empty.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use hickory_proto::rr::RecordType;
 use tokio::task::JoinHandle;
 
-use super::super::client::{AskError, Outcome, Question, Reply};
 use super::super::screen::show_time;
 use super::super::server::Manner;
 use super::{Ended, Source, Tour, Wanted, data, wrong};
+use crate::cli::client::{AskError, Outcome, Question, Reply};
 
 /// The name that is known before the outage, relative to which everything is shown.
 pub(super) const KNOWN: &str = "kubernetes.default.svc.cluster.local";
