@@ -9,6 +9,7 @@
 mod control;
 mod gauges;
 mod node;
+mod process;
 mod rows;
 
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::health::{Health as Latch, Scope};
-use crate::metrics::{Metrics, Reload};
+use crate::metrics::{Metrics, Reload, Talks};
 use crate::net::listen::{self, ListenError};
 use crate::net::probe::{ProbeName, Prober, Trust};
 use crate::net::tls::{Tls, TlsError};
@@ -54,6 +55,10 @@ pub struct Agent {
 pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Which plan is in force, and when that changed.
+    reloads: gauges::Reloads,
+    /// Our probes of ourselves.
+    probes: Arc<Talks>,
     /// Told of every plan that comes into force.
     plans: watch::Sender<Arc<Active>>,
     /// Held by whoever reloads.
@@ -122,21 +127,20 @@ impl Agent {
             make_room: Notify::new(),
             stop: stopping.clone(),
         });
-        // One more writer for the control thread.
-        let node = Arc::<OnceLock<node::Link>>::default();
-        let metrics = Arc::new(Metrics::new(count + 1, gauges::gauges(&shared, &node)));
         let (plans, followed) = watch::channel(active);
         let health = probed.then(|| Arc::new(Latch::new(Instant::now())));
-        let inner = Inner {
+        let inner = Arc::new_cyclic(|inner| Inner {
             shared: Arc::clone(&shared),
-            metrics,
+            // One more writer for the control thread.
+            metrics: Arc::new(Metrics::new(count + 1, gauges::gauges(inner))),
+            reloads: gauges::Reloads::begin(),
+            probes: Arc::default(),
             plans,
             reloading: Mutex::new(()),
             refused: Mutex::new(None),
             health,
-            node,
-        };
-        let inner = Arc::new(inner);
+            node: Arc::default(),
+        });
         let host = Arc::new(host);
         let mut agent = Self {
             inner,
@@ -207,7 +211,8 @@ impl Agent {
             addresses.retain(|address| status.addresses.contains(&address.ip()));
             trust = if status.mode == Mode::Iptables.label() { Trust::Anybody } else { Trust::Agents };
         }
-        let prober = Prober::new(ProbeName::new(rand::random()), workers, addresses, trust);
+        let probes = Arc::clone(&self.inner.probes);
+        let prober = Prober::new(ProbeName::new(rand::random()), workers, addresses, trust, probes);
         let node = Arc::clone(&self.inner.node);
         let told = move |health: &Latch| {
             match health.state(Instant::now()).held_by.as_slice() {
@@ -316,7 +321,7 @@ impl Inner {
         self.shared.suspects.notify_one();
         self.adapt_node();
         *self.refused() = None;
-        self.control_cells().reloads.bump(Reload::Accepted);
+        self.note_reload(Reload::Accepted);
         Ok(NeedsRestart(fixed))
     }
 
@@ -330,16 +335,11 @@ impl Inner {
     pub(crate) fn refuse(&self, why: String) {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         *self.refused() = Some(why);
-        self.control_cells().reloads.bump(Reload::Rejected);
+        self.note_reload(Reload::Rejected);
     }
 
     fn refused(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The cells of those who reload: one at a time, the lock `reloading` sees to that.
-    fn control_cells(&self) -> &crate::metrics::Worker {
-        self.metrics.workers().last().expect("there is one writer for the control thread")
     }
 
     /// What keeps us from being ready, one line each.

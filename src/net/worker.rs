@@ -138,7 +138,8 @@ pub fn run(
     })
 }
 
-/// Says once a second that the worker runs, and closes upstream ports that have had their time.
+/// Says once a second that the worker runs, closes upstream ports that have had their time, and shows what the pools
+/// have counted.
 async fn sweep(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(BEAT);
     loop {
@@ -146,6 +147,7 @@ async fn sweep(worker: Rc<Worker>) {
         let now = Instant::now();
         worker.beat(now);
         worker.udp.sweep(now);
+        worker.exchanged.show(&worker.count);
     }
 }
 
@@ -198,12 +200,6 @@ impl Worker {
             let name = name::escape(query.qname());
             tracing::info!(%client, %name, r#type = %query.qtype(), ?transport, outcome, "query");
         }
-    }
-
-    /// Counts a reply about to be sent, and gives its length.
-    pub fn replied(&self, reply: &[u8]) -> usize {
-        self.count.count_reply(reply);
-        reply.len()
     }
 
     /// Whether the agent stops.

@@ -54,6 +54,8 @@ pub struct Status {
     pub addresses: Vec<IpAddr>,
     /// Times something of ours had been changed by others and was restored.
     pub repaired: Repaired,
+    /// Times the host refused something.
+    pub failures: u64,
     /// What went wrong last, until something goes right.
     pub trouble: Option<String>,
 }
@@ -292,8 +294,11 @@ impl<'a> Presence<'a> {
                 let known = self.told.borrow().trouble.as_ref() == Some(&trouble);
                 if !known {
                     tracing::warn!(%trouble, "the node plane");
-                    self.told.send_modify(|status| status.trouble = Some(trouble));
                 }
+                self.told.send_modify(|status| {
+                    status.failures += 1;
+                    status.trouble = Some(trouble);
+                });
             }
         }
     }

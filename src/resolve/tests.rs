@@ -103,7 +103,8 @@ impl Stage {
         let query = Query::parse(&octets, Transport::Udp).expect("a legal query");
         let waiter = || Guest { query: Rc::clone(&octets), told: Rc::clone(&self.told), settled: false };
         let turn = Turn { active: &self.active, count: &self.count, now: self.now };
-        self.resolver.on_query(turn, &query, Ipv4Addr::LOCALHOST.into(), waiter, &mut self.out)
+        let ends = Ends { client: Ipv4Addr::LOCALHOST.into(), address: 0 };
+        self.resolver.on_query(turn, &query, ends, waiter, &mut self.out)
     }
 
     fn launch(&mut self) -> Box<Flight<Guest>> {

@@ -24,6 +24,7 @@ mod forgery;
 mod harness;
 mod load;
 mod malformed;
+mod metrics;
 mod peers;
 mod stale;
 mod tcp;
