@@ -8,6 +8,7 @@ mod cache;
 mod check;
 mod completions;
 mod demo;
+mod log;
 mod man;
 mod run;
 mod teardown;

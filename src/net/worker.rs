@@ -42,6 +42,9 @@ pub(super) const LINGER: Duration = Duration::from_millis(30);
 /// Time a stopping worker gives what is still under way.
 pub(super) const DRAIN: Duration = RESOLVE_TIMER.saturating_add(Duration::from_millis(250));
 
+/// Where the lines of the query log come from.
+pub const QUERY_LOG: &str = "queries";
+
 /// What all workers share.
 pub struct Shared {
     pub resolver: Arc<Resolver<Guest>>,
@@ -198,7 +201,7 @@ impl Worker {
         self.logged.set(self.logged.get().wrapping_add(1));
         if self.logged.get().is_multiple_of(many.max(1)) {
             let name = name::escape(query.qname());
-            tracing::info!(%client, %name, r#type = %query.qtype(), ?transport, outcome, "query");
+            tracing::info!(target: QUERY_LOG, %client, %name, r#type = %query.qtype(), ?transport, outcome, "query");
         }
     }
 

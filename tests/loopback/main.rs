@@ -23,6 +23,7 @@ mod failover;
 mod forgery;
 mod harness;
 mod load;
+mod logs;
 mod malformed;
 mod metrics;
 mod peers;
