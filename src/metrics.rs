@@ -22,6 +22,7 @@ mod labels;
 mod served;
 mod talks;
 mod text;
+pub mod top;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -61,6 +62,8 @@ macro_rules! metrics {
             $(#[doc = $help] pub $field: $cells,)+
             /// What the incumbent's names need beyond that.
             pub served: Served,
+            /// Who asks for what, sampled.
+            pub top: top::Sampled,
         }
 
         $(#[$about_gauges])*

@@ -425,6 +425,7 @@ impl Connection {
             *in_flight += 1;
             Guest::new(&query, Transport::Tcp, Way::Tcp(queue))
         };
+        count.top.offer(query.key().qname(), client, 1, now);
         let turn = Turn { active: &active, count, now };
         let ends = Ends { client, address: active.slots.address(self.local) };
         let step = worker.resolver.on_query(turn, &query, ends, waiter, out);

@@ -140,6 +140,8 @@ impl Batch {
         self.lengths.clear();
         self.counted.clear();
         let address = worker.active().slots.address(local.ip());
+        // One query of the batch stands for all of them among the most frequent.
+        let sample = if received > 1 { worker.roll() as usize % received } else { 0 };
         for index in 0..received {
             let (length, source) = self.arrived[index];
             let Some((source, peer)) = source.and_then(|it| Some((it, to_std(&it)?))) else { continue };
@@ -147,8 +149,9 @@ impl Batch {
             let reply = &mut self.replies[self.lengths.len()];
             // One query's panic must not take the others; their replies are in the batch already.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                let ends = Ends { client: peer.ip(), address };
-                answer_one(worker, socket, local, query, (peer, ends), now, reply)
+                let stands_for = if index == sample { received as u64 } else { 0 };
+                let arrival = Arrived { octets: query, peer, address, now, stands_for };
+                answer_one(worker, socket, local, &arrival, reply)
             }));
             match result {
                 Ok(Some(reply)) => {
@@ -216,18 +219,27 @@ pub fn discard_waiting(worker: &Worker) {
     }
 }
 
+/// A datagram.
+struct Arrived<'a> {
+    octets: &'a [u8],
+    peer: SocketAddr,
+    /// Our address, as [`Ends`] has it.
+    address: usize,
+    now: Instant,
+    /// How many queries it stands for among the most frequent; 0: it was not picked.
+    stands_for: u64,
+}
+
 /// Deals with one datagram; the reply in `out`, if it gets one now.
 fn answer_one(
     worker: &Rc<Worker>,
     socket: &Arc<UdpSocket>,
     local: SocketAddr,
-    octets: &[u8],
-    (peer, ends): (SocketAddr, Ends),
-    now: Instant,
+    &Arrived { octets, peer, address, now, stands_for }: &Arrived<'_>,
     out: &mut [u8],
 ) -> Option<Reply> {
     let count = &worker.count;
-    let client = ends.client;
+    let client = peer.ip();
     if peer == local || is_reflector(peer.port()) {
         count.drops.bump(Dropped::BadPort);
         return None;
@@ -249,8 +261,11 @@ fn answer_one(
     }
     count.queries.bump(Arrival::of(Transport::Udp, client));
     let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(socket), peer));
+    if stands_for > 0 {
+        count.top.offer(query.key().qname(), client, stands_for, now);
+    }
     let turn = Turn { active: &active, count, now };
-    let step = worker.resolver.on_query(turn, &query, ends, waiter, out);
+    let step = worker.resolver.on_query(turn, &query, Ends { client, address }, waiter, out);
     worker.log(&query, peer, Transport::Udp, step.label());
     match step {
         Step::Reply(ready) => Some(Reply::Counts(ready)),

@@ -127,11 +127,13 @@ fn serve_endpoints(inner: &Arc<Inner>, host: Arc<Host>) {
         serve(address, "health", Site::Health(Readiness::new(move || inner.missing())));
     }
     if let Some(address) = http.debug {
+        let top = Arc::clone(&inner.metrics);
         let (upstreams, plan, node) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
         let debug = Debug {
             cache: dump(inner),
             upstreams: Box::new(move || show_upstreams(&upstreams.shared.active.load())),
             node: Box::new(move || node.node.get().map_or(serde_json::Value::Null, super::node::Link::show)),
+            top: Box::new(move |limit| rows::top(&top, limit)),
             plan: Box::new(move || json!(format!("{:#?}", plan.shared.active.load().plan).lines().collect::<Vec<_>>())),
         };
         serve(address, "debug", Site::Debug(debug));

@@ -29,3 +29,4 @@ mod metrics;
 mod peers;
 mod stale;
 mod tcp;
+mod top;

@@ -27,6 +27,7 @@ mod exposure;
 mod hang;
 mod harness;
 mod life;
+mod metrics;
 mod modes;
 mod repair;
 mod surge;
