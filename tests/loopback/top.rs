@@ -65,7 +65,7 @@ fn a_flood_of_names_leaves_the_page_bounded_and_right() {
     let upstream = Upstream::new(encoded(60));
     let (agent, debug) = start(&upstream);
     ask(agent.addr(), "hot.test", A);
-    let name = |number: u32| if number % 4 == 0 { "hot.test".to_owned() } else { format!("n{number}.test") };
+    let name = |number: u32| if number.is_multiple_of(4) { "hot.test".to_owned() } else { format!("n{number}.test") };
     let questions = (0..8000).map(|number| Ask::new(&name(number), A));
     assert_eq!(ask_many(agent.addr(), questions, 64).len(), 8000);
     let all = top(debug, "?limit=100000");
