@@ -7,6 +7,7 @@
 //! ```
 
 mod control;
+mod drops;
 mod gauges;
 mod node;
 mod process;

@@ -54,6 +54,8 @@ pub struct Served(Box<[OnceLock<Box<Cells>>]>);
 
 /// What is counted for one pair. One writer.
 #[derive(Debug, Default)]
+// As the cells of a worker: nobody writes near another's.
+#[repr(align(128))]
 pub(super) struct Cells {
     pub(super) requests: [By<Asked, { Asked::COUNT }>; 2],
     pub(super) request_sizes: [Buckets<{ SIZES.len() }>; 2],

@@ -6,7 +6,7 @@ use std::hash::Hasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::{Inner, process};
+use super::{Inner, drops, process};
 use crate::metrics::{Gauges, Label as _, Reader, Reload, Said, Samples, Scene};
 use crate::net::worker::Shared;
 use crate::node::plane::Status;
@@ -50,7 +50,7 @@ pub(super) fn gauges(inner: &Weak<Inner>) -> Gauges {
         in_flight: series(|it, samples| samples.push(&[], it.shared.resolver.in_flight() as f64)),
         kernel_drops: series(|it, samples| {
             let addresses: Vec<_> = it.shared.active.load().plan.listen_sockets().collect();
-            for (address, drops) in process::receive_drops(&addresses) {
+            for (address, drops) in drops::at(&addresses) {
                 samples.push(&[&address.to_string()], drops as f64);
             }
         }),
