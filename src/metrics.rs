@@ -7,24 +7,43 @@
 //! ```text
 //! worker 0 ─► Worker cells ─┐
 //! worker 1 ─► Worker cells ─┼─► Collector ─► Registry ─► Metrics::render ─► /metrics
-//! cache, upstreams ─► Gauges ┘   (adds up)
+//! cache, upstreams ─► Gauges ┘   (adds up)          Scene ─► incumbent ───┘ while the plan wants its names
 //! ```
+//!
+//! How counting costs nothing: workers write cells of their own, a hit takes its time with the batch it is in (one look at
+//! the clock for up to 32 replies, which counts for each what the last of them waited), and what is only known elsewhere
+//! is looked at when somebody scrapes.
 //!
 //! To add one: a line in `metrics!` below, and, if it has a new label, a set in `labels.rs`.
 
 mod cells;
+mod incumbent;
 mod labels;
+mod served;
+mod talks;
+mod text;
+pub mod top;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::{Registry, TextEncoder, proto};
 
-pub use cells::{BOUNDS, By, Counter, Label, Latency, Level};
-use cells::{Cells, gauge, pairs};
-pub use labels::{Arrival, Closed, Drop, Exchange, Lookup, NotStored, Outcome, Refused, Reload, Reply, Stored};
+pub use cells::{BOUNDS, By, Counter, Distribution, Label, Latency, Level};
+use cells::{Cells, counter, gauge, histogram, pairs};
+pub use incumbent::Scene;
+pub use labels::{
+    Arrival, Asked, Closed, Drop, Exchange, Lookup, NotStored, Outcome, Refused, Reload, Reply, Said, Sign, Socket,
+    Stored,
+};
+use served::TIMES;
+pub use served::{SLOTS, Served, Slot, Slots};
+pub use talks::Talks;
+
+use crate::wire::Transport;
 
 /// Declares the metrics: help (the doc comment), field, cells, name. Once each.
 macro_rules! metrics {
@@ -33,17 +52,27 @@ macro_rules! metrics {
         struct $worker:ident { $(#[doc = $help:literal] $field:ident: $cells:ty = $name:literal,)+ }
 
         $(#[$about_gauges:meta])*
-        struct $gauges:ident { $(#[doc = $gauge_help:literal] $gauge:ident [$($label:literal),*] = $gauge_name:literal,)+ }
+        struct $gauges:ident { $(#[doc = $gauge_help:literal] $gauge:ident: $kind:ident [$($label:literal),*] = $gauge_name:literal,)+ }
     ) => {
         $(#[$about_cells])*
         #[derive(Debug, Default)]
         // A line of its own, and that of the neighbour the prefetcher brings: no worker writes near another's cells.
         #[repr(align(128))]
-        pub struct $worker { $(#[doc = $help] pub $field: $cells,)+ }
+        pub struct $worker {
+            $(#[doc = $help] pub $field: $cells,)+
+            /// What the incumbent's names need beyond that.
+            pub served: Served,
+            /// Who asks for what, sampled.
+            pub top: top::Sampled,
+        }
 
         $(#[$about_gauges])*
         #[derive(Default)]
-        pub struct $gauges { $(#[doc = $gauge_help] pub $gauge: Reader,)+ }
+        pub struct $gauges {
+            $(#[doc = $gauge_help] pub $gauge: Reader,)+
+            /// The rest of what the incumbent's metrics show; nothing while they are not wanted.
+            pub incumbent: Option<Box<Look<Option<Scene>>>>,
+        }
 
         impl Everything {
             fn descriptions() -> Vec<Desc> {
@@ -59,7 +88,10 @@ macro_rules! metrics {
                         let cells: Vec<&$cells> = self.workers.iter().map(|worker| &worker.$field).collect();
                         family($name, $help, <$cells as Cells>::TYPE, <$cells as Cells>::sum(&cells))
                     },)+
-                    $(family($gauge_name, $gauge_help, proto::MetricType::GAUGE, self.gauges.$gauge.read(&[$($label),*])),)+
+                    $({
+                        const KIND: proto::MetricType = proto::MetricType::$kind;
+                        family($gauge_name, $gauge_help, KIND, self.gauges.$gauge.read(KIND, &[$($label),*]))
+                    },)+
                 ]
             }
         }
@@ -103,6 +135,8 @@ metrics! {
         upstream_sends: Counter = "nodens_upstream_sends_total",
         /// Questions to servers, by how they ended.
         exchanges: By<Exchange, { Exchange::COUNT }> = "nodens_upstream_exchanges_total",
+        /// Questions to servers, by what carried them; brought up to date once a second.
+        upstream_sockets: By<Socket, { Socket::COUNT }> = "nodens_upstream_sockets_total",
         /// Questions of ours that came back to us: an upstream forwards to this agent.
         loops: Counter = "nodens_forwarding_loops_total",
         /// TCP connections accepted.
@@ -111,8 +145,6 @@ metrics! {
         tcp_closed: By<Closed, { Closed::COUNT }> = "nodens_tcp_connections_closed_total",
         /// TCP connections open.
         tcp_open: Level = "nodens_tcp_connections_open",
-        /// Datagrams the kernel discarded because we did not read them in time.
-        kernel_drops: Counter = "nodens_kernel_receive_drops_total",
         /// Panics caught; each cost one query.
         panics: Counter = "nodens_panics_total",
         /// Changed configurations, by what became of them.
@@ -122,35 +154,77 @@ metrics! {
     /// What is not counted but looked at when somebody scrapes. A reader that is not set shows nothing.
     struct Gauges {
         /// Always 1; the version is the label.
-        build_info ["version"] = "nodens_build_info",
+        build_info: GAUGE ["version"] = "nodens_build_info",
         /// Bytes the cache holds, bookkeeping included.
-        cache_bytes [] = "nodens_cache_bytes",
+        cache_bytes: GAUGE [] = "nodens_cache_bytes",
         /// Bytes the cache may hold.
-        cache_limit_bytes [] = "nodens_cache_limit_bytes",
+        cache_limit_bytes: GAUGE [] = "nodens_cache_limit_bytes",
         /// Answers in the cache: positive, negative, failure.
-        cache_entries ["kind"] = "nodens_cache_entries",
+        cache_entries: GAUGE ["kind"] = "nodens_cache_entries",
+        /// Entries that left the cache before their time: for want of room, or flushed.
+        cache_evictions: COUNTER ["kind", "reason"] = "nodens_cache_evictions_total",
+        /// Plans that came into force since the start, the first included.
+        config_generation: GAUGE [] = "nodens_config_generation",
+        /// Always 1; the hash identifies the configuration in force.
+        config_info: GAUGE ["hash"] = "nodens_config_info",
+        /// 1 while the newest configuration is refused and the plan before it runs on.
+        config_refused: GAUGE [] = "nodens_config_refused",
+        /// Unix time of the last changed configuration, by what became of it; 0: none.
+        config_reloaded: GAUGE ["result"] = "nodens_config_last_reload_timestamp_seconds",
         /// Questions under way to upstreams.
-        in_flight [] = "nodens_in_flight",
+        in_flight: GAUGE [] = "nodens_in_flight",
+        /// Datagrams the kernel discarded because we did not read them in time.
+        kernel_drops: COUNTER ["address"] = "nodens_kernel_receive_drops_total",
         /// 1 while the server answers, 0 while it is a suspect.
-        upstream_up ["upstream", "server"] = "nodens_upstream_up",
+        upstream_up: GAUGE ["upstream", "server"] = "nodens_upstream_up",
         /// Questions a server has not answered yet.
-        upstream_outstanding ["upstream", "server"] = "nodens_upstream_outstanding",
+        upstream_outstanding: GAUGE ["upstream", "server"] = "nodens_upstream_outstanding",
         /// Smoothed time a server takes to answer.
-        upstream_rtt ["upstream", "server"] = "nodens_upstream_rtt_seconds",
+        upstream_rtt: GAUGE ["upstream", "server"] = "nodens_upstream_rtt_seconds",
+        /// Questions a server was asked, probes not included.
+        upstream_asked: COUNTER ["upstream", "server"] = "nodens_upstream_questions_total",
+        /// Time a server took to reply, by what it said.
+        upstream_replies: HISTOGRAM ["upstream", "server", "rcode"] = "nodens_upstream_reply_seconds",
+        /// Probes a suspected server did not answer.
+        upstream_probe_failures: COUNTER ["upstream", "server"] = "nodens_upstream_probe_failures_total",
+        /// Questions asked while every server of the upstream was a suspect.
+        upstream_all_suspect: COUNTER ["upstream"] = "nodens_upstream_all_suspect_total",
         /// 1 while everything needed for serving is there.
-        ready [] = "nodens_ready",
+        ready: GAUGE [] = "nodens_ready",
+        /// Time we took to answer our own probe.
+        probes: HISTOGRAM [] = "nodens_probe_seconds",
+        /// Own probes that we did not answer.
+        probe_failures: COUNTER [] = "nodens_probe_failures_total",
         /// 1 while the kernel hands us the traffic of this node.
-        intercepting [] = "nodens_intercepting",
+        intercepting: GAUGE [] = "nodens_intercepting",
+        /// 1 while the cluster DNS answers on this node because we do not hold the lease.
+        fallback_active: GAUGE [] = "nodens_fallback_active",
+        /// Lifetime of the kernel's permission to intercept.
+        lease: GAUGE [] = "nodens_lease_seconds",
+        /// Always 1; how traffic becomes ours.
+        interception_mode: GAUGE ["mode"] = "nodens_interception_mode",
         /// 1 for each thing this host cannot do for us.
-        degraded ["reason"] = "nodens_interception_degraded",
+        degraded: GAUGE ["reason"] = "nodens_interception_degraded",
         /// Times something of ours on the host had been changed by others and was restored.
-        repairs ["what"] = "nodens_node_repairs",
+        repairs: GAUGE ["what"] = "nodens_node_repairs",
+        /// Times the host refused what we had to do there.
+        node_failures: COUNTER [] = "nodens_node_failures_total",
+        /// 1 while the last thing we had to do on the host failed.
+        node_trouble: GAUGE [] = "nodens_node_trouble",
+        /// Time on the CPU, user and system.
+        cpu: COUNTER [] = "process_cpu_seconds_total",
         /// Unix time of the start.
-        start_time [] = "process_start_time_seconds",
+        start_time: GAUGE [] = "process_start_time_seconds",
         /// Bytes of memory in use by the process.
-        resident_memory [] = "process_resident_memory_bytes",
+        resident_memory: GAUGE [] = "process_resident_memory_bytes",
+        /// Bytes of address space.
+        virtual_memory: GAUGE [] = "process_virtual_memory_bytes",
+        /// Threads.
+        threads: GAUGE [] = "process_threads",
         /// File descriptors in use.
-        open_fds [] = "process_open_fds",
+        open_fds: GAUGE [] = "process_open_fds",
+        /// File descriptors the process may use.
+        max_fds: GAUGE [] = "process_max_fds",
     }
 }
 
@@ -158,17 +232,22 @@ metrics! {
 pub struct Metrics {
     workers: Vec<Arc<Worker>>,
     registry: Registry,
+    incumbent: Option<Box<Look<Option<Scene>>>>,
 }
 
 /// Looks at something when somebody scrapes.
 #[derive(Default)]
-pub struct Reader(Option<Box<Look>>);
+pub struct Reader(Option<Box<Push>>);
 
-/// Pushes the series of one gauge.
-type Look = dyn Fn(&mut Samples) + Send + Sync;
+/// Pushes the series of one metric.
+type Push = dyn Fn(&mut Samples) + Send + Sync;
+
+/// Sees how something stands.
+pub type Look<T> = dyn Fn() -> T + Send + Sync;
 
 /// The series a [`Reader`] shows.
 pub struct Samples {
+    kind: proto::MetricType,
     labels: &'static [&'static str],
     series: Vec<proto::Metric>,
 }
@@ -183,13 +262,16 @@ struct Everything {
 // === impl Worker ===
 
 impl Worker {
-    /// Counts a reply by the header's four bits of its rcode, and whether it was cut.
-    pub fn count_reply(&self, reply: &[u8]) {
+    /// Counts a reply about to be sent: by the header's four bits of its rcode, whether it was cut, and what it took.
+    pub fn count_sent(&self, reply: &[u8], transport: Transport, outcome: Outcome, slot: Slot, took: Duration) {
         if let [_, _, high, low, ..] = reply {
-            self.responses.bump(Reply::of(u16::from(low & 0x0f)));
+            let rcode = Reply::of(u16::from(low & 0x0f));
+            self.responses.bump(rcode);
             if high & 0x02 != 0 {
                 self.truncated.bump();
             }
+            self.latency.record(outcome, took);
+            self.served.sent(slot, transport, rcode, reply.len(), took);
         }
     }
 }
@@ -199,12 +281,13 @@ impl Worker {
 impl Metrics {
     /// Cells for `workers` writers and readers for what is not counted. A thread that counts and is no worker (control,
     /// reload) is one more writer.
-    pub fn new(workers: usize, gauges: Gauges) -> Self {
+    pub fn new(workers: usize, mut gauges: Gauges) -> Self {
         let workers: Vec<Arc<Worker>> = (0..workers).map(|_| Arc::default()).collect();
+        let incumbent = gauges.incumbent.take();
         let everything = Everything { workers: workers.clone(), gauges, descriptions: Everything::descriptions() };
         let registry = Registry::new();
         registry.register(Box::new(everything)).expect("names in the table are legal and different");
-        Self { workers, registry }
+        Self { workers, registry, incumbent }
     }
 
     /// The cells of the writer `index`, for its thread alone.
@@ -222,7 +305,12 @@ impl Metrics {
 
     /// Everything in the Prometheus text format, version 0.0.4.
     pub fn render(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).expect("families without series are left out")
+        let own = TextEncoder::new().encode_to_string(&self.registry.gather());
+        let mut text = own.expect("families without series are left out");
+        if let Some(scene) = self.incumbent.as_ref().and_then(|look| look()) {
+            text += &incumbent::render(&scene, &self.workers);
+        }
+        text
     }
 }
 
@@ -245,8 +333,8 @@ impl Reader {
         Self(Some(Box::new(read)))
     }
 
-    fn read(&self, labels: &'static [&'static str]) -> Vec<proto::Metric> {
-        let mut samples = Samples { labels, series: Vec::new() };
+    fn read(&self, kind: proto::MetricType, labels: &'static [&'static str]) -> Vec<proto::Metric> {
+        let mut samples = Samples { kind, labels, series: Vec::new() };
         if let Some(read) = &self.0 {
             read(&mut samples);
         }
@@ -257,9 +345,18 @@ impl Reader {
 // === impl Samples ===
 
 impl Samples {
-    /// Shows `value` under these label values, one for each label of the gauge, in the order of the table.
+    /// Shows `value` under these label values, one for each label of the metric, in the order of the table.
     pub fn push(&mut self, values: &[&str], value: f64) {
-        let mut metric = gauge(value);
+        let metric = if self.kind == proto::MetricType::COUNTER { counter(value) } else { gauge(value) };
+        self.add(values, metric);
+    }
+
+    /// Shows how long servers, or we, took.
+    pub fn push_times(&mut self, values: &[&str], times: &Distribution) {
+        self.add(values, histogram(&TIMES, times));
+    }
+
+    fn add(&mut self, values: &[&str], mut metric: proto::Metric) {
         metric.set_label(pairs(self.labels, values));
         self.series.push(metric);
     }
@@ -298,10 +395,9 @@ fn family(name: &str, help: &str, kind: proto::MetricType, series: Vec<proto::Me
 mod tests {
     use std::collections::BTreeSet;
     use std::net::{Ipv4Addr, Ipv6Addr};
-    use std::time::Duration;
 
     use super::*;
-    use crate::wire::{Refusal, Transport};
+    use crate::wire::Refusal;
 
     #[test]
     fn cells_of_all_workers_are_added_up() {
@@ -350,17 +446,6 @@ mod tests {
         }
         assert!(text.contains("nodens_response_seconds_count{outcome=\"stale\"} 4\n"), "{text}");
         assert!(text.contains("nodens_response_seconds_sum{outcome=\"stale\"} 61.800101\n"), "{text}");
-    }
-
-    #[test]
-    fn a_batch_counts_as_its_members_one_by_one() {
-        let (batch, single) = (Metrics::new(1, Gauges::default()), Metrics::new(1, Gauges::default()));
-        batch.worker(0).latency.record_many(Outcome::Hit, Duration::from_micros(70), 3);
-        for _ in 0..3 {
-            single.worker(0).latency.record(Outcome::Hit, Duration::from_micros(70));
-        }
-        assert_eq!(batch.render(), single.render());
-        assert!(batch.render().contains("nodens_response_seconds_count{outcome=\"hit\"} 3\n"));
     }
 
     #[test]
@@ -430,7 +515,8 @@ mod tests {
         assert!(all_different::<Arrival>() && all_different::<Reply>() && all_different::<Lookup>());
         assert!(all_different::<Drop>() && all_different::<Refused>() && all_different::<Exchange>());
         assert!(all_different::<Stored>() && all_different::<NotStored>() && all_different::<Closed>());
-        assert!(all_different::<Outcome>() && all_different::<Reload>());
+        assert!(all_different::<Outcome>() && all_different::<Reload>() && all_different::<Asked>());
+        assert!(all_different::<Said>() && all_different::<Sign>() && all_different::<Socket>());
         assert_eq!(Drop::of_label("bad_port"), Some(Drop::BadPort));
         assert_eq!(Drop::of_label("bad_luck"), None);
     }

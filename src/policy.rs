@@ -27,6 +27,14 @@ pub struct Policy {
     aaaa_clients: Vec<Prefix>,
 }
 
+/// Where a question belongs, and what is to be done with it.
+#[derive(Debug)]
+pub struct Verdict<'a> {
+    /// Index of its zone in the plan.
+    pub zone: usize,
+    pub decision: Decision<'a>,
+}
+
 /// What is to be done with a question.
 #[derive(Debug)]
 pub enum Decision<'a> {
@@ -67,17 +75,19 @@ impl Policy {
     }
 
     /// Decides about the question of `client`.
-    pub fn decide(&self, key: &Key, client: IpAddr) -> Decision<'_> {
+    pub fn decide(&self, key: &Key, client: IpAddr) -> Verdict<'_> {
+        let (index, labels_before) = self.zone(key.qname());
         if !self.pointers.is_empty()
             && let Some(names) = self.pointers.get(key.qname())
         {
-            return match key.qtype() {
+            let decision = match key.qtype() {
                 Type::PTR | Type::ANY => Decision::Pointers(names),
                 _ => Decision::Negative { rcode: Rcode::NOERROR, zone: &names[0], ede: Ede::SYNTHESIZED },
             };
+            return Verdict { zone: index, decision };
         }
-        let (zone, labels_before) = self.zone(key.qname());
-        match &zone.action {
+        let zone = &self.zones[index];
+        let decision = match &zone.action {
             Action::Addresses(addresses) => Decision::Addresses(addresses),
             Action::Nodata => Decision::Negative { rcode: Rcode::NOERROR, zone: &zone.name, ede: Ede::FILTERED },
             Action::Nxdomain => Decision::Negative { rcode: Rcode::NXDOMAIN, zone: &zone.name, ede: Ede::FILTERED },
@@ -91,17 +101,18 @@ impl Policy {
                 let aaaa = if concerned { zone.aaaa } else { Aaaa::Keep };
                 Decision::Route { zone, upstream: *upstream, aaaa }
             }
-        }
+        };
+        Verdict { zone: index, decision }
     }
 
-    /// The zone that `qname` (lower case) lies in, and how many labels stand before the zone's own.
-    fn zone(&self, qname: &[u8]) -> (&Zone, usize) {
+    /// The index of the zone that `qname` (lower case) lies in, and how many labels stand before the zone's own.
+    fn zone(&self, qname: &[u8]) -> (usize, usize) {
         let labels = name::label_count(qname);
         for (before, suffix) in name::suffixes(qname).enumerate() {
             if self.label_counts & (1 << (labels - before)) != 0
                 && let Some(index) = self.by_name.get(suffix)
             {
-                return (&self.zones[*index], before);
+                return (*index, before);
             }
         }
         unreachable!("Plan::new requires the root zone, and every name lies in it")

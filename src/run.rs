@@ -7,7 +7,10 @@
 //! ```
 
 mod control;
+mod drops;
+mod gauges;
 mod node;
+mod process;
 mod rows;
 mod status;
 
@@ -25,7 +28,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::health::{Health as Latch, Scope};
-use crate::metrics::{Gauges, Metrics, Reader, Reload};
+use crate::metrics::{Metrics, Reload, Talks};
 use crate::net::listen::{self, ListenError};
 use crate::net::probe::{ProbeName, Prober, Trust};
 use crate::net::tls::{Tls, TlsError};
@@ -34,7 +37,6 @@ use crate::node::facts::Mode;
 use crate::node::plane::{Plane, Seat};
 use crate::plan::{Plan, Protocol};
 use crate::resolve::{Active, Resolver};
-use crate::upstream::Health;
 
 pub use control::Host;
 
@@ -56,6 +58,10 @@ pub struct Agent {
 pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Which plan is in force, and when that changed.
+    reloads: gauges::Reloads,
+    /// Our probes of ourselves.
+    probes: Arc<Talks>,
     /// Told of every plan that comes into force.
     plans: watch::Sender<Arc<Active>>,
     /// Held by whoever reloads.
@@ -125,21 +131,20 @@ impl Agent {
             make_room: Notify::new(),
             stop: stopping.clone(),
         });
-        // One more writer for the control thread.
-        let node = Arc::<OnceLock<node::Link>>::default();
-        let metrics = Arc::new(Metrics::new(count + 1, gauges(&shared, &node)));
         let (plans, followed) = watch::channel(active);
         let health = probed.then(|| Arc::new(Latch::new(Instant::now())));
-        let inner = Inner {
+        let inner = Arc::new_cyclic(|inner| Inner {
             shared: Arc::clone(&shared),
-            metrics,
+            // One more writer for the control thread.
+            metrics: Arc::new(Metrics::new(count + 1, gauges::gauges(inner))),
+            reloads: gauges::Reloads::begin(),
+            probes: Arc::default(),
             plans,
             reloading: Mutex::new(()),
             refused: Mutex::new(None),
             health,
-            node,
-        };
-        let inner = Arc::new(inner);
+            node: Arc::default(),
+        });
         let host = Arc::new(host);
         let mut agent = Self {
             inner,
@@ -211,7 +216,8 @@ impl Agent {
             addresses.retain(|address| status.addresses.contains(&address.ip()));
             trust = if status.mode == Mode::Iptables.label() { Trust::Anybody } else { Trust::Agents };
         }
-        let prober = Prober::new(ProbeName::new(rand::random()), workers, addresses, trust);
+        let probes = Arc::clone(&self.inner.probes);
+        let prober = Prober::new(ProbeName::new(rand::random()), workers, addresses, trust, probes);
         let node = Arc::clone(&self.inner.node);
         let told = move |health: &Latch| {
             match health.state(Instant::now()).held_by.as_slice() {
@@ -320,7 +326,7 @@ impl Inner {
         self.shared.suspects.notify_one();
         self.adapt_node();
         *self.refused() = None;
-        self.control_cells().reloads.bump(Reload::Accepted);
+        self.note_reload(Reload::Accepted);
         Ok(NeedsRestart(fixed))
     }
 
@@ -334,16 +340,11 @@ impl Inner {
     pub(crate) fn refuse(&self, why: String) {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         *self.refused() = Some(why);
-        self.control_cells().reloads.bump(Reload::Rejected);
+        self.note_reload(Reload::Rejected);
     }
 
     fn refused(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The cells of those who reload: one at a time, the lock `reloading` sees to that.
-    fn control_cells(&self) -> &crate::metrics::Worker {
-        self.metrics.workers().last().expect("there is one writer for the control thread")
     }
 
     /// What keeps us from being ready, one line each.
@@ -375,69 +376,6 @@ fn tls_of(plan: &Plan) -> Result<HashMap<String, Tls>, StartError> {
         all.extend(made.map(|tls| (upstream.name.clone(), tls)));
     }
     Ok(all)
-}
-
-fn gauges(shared: &Arc<Shared>, node: &Arc<OnceLock<node::Link>>) -> Gauges {
-    let (intercepting, degraded, repairs) = (Arc::clone(node), Arc::clone(node), Arc::clone(node));
-    let resolver = || Arc::clone(&shared.resolver);
-    let (entries, bytes, flights) = (resolver(), resolver(), resolver());
-    let active = || Arc::clone(shared);
-    let (limit, up, outstanding, round_trip) = (active(), active(), active(), active());
-    Gauges {
-        build_info: Reader::series(|samples| samples.push(&[env!("CARGO_PKG_VERSION")], 1.0)),
-        cache_bytes: Reader::value(move || bytes.cache.usage().bytes as f64),
-        cache_limit_bytes: Reader::value(move || limit.active.load().plan.cache.memory as f64),
-        cache_entries: Reader::series(move |samples| {
-            let usage = entries.cache.usage();
-            samples.push(&["positive"], usage.positive as f64);
-            samples.push(&["negative"], usage.negative as f64);
-            samples.push(&["failure"], usage.failures as f64);
-        }),
-        in_flight: Reader::value(move || flights.in_flight() as f64),
-        upstream_up: Reader::series(move |samples| {
-            each_server(&up, |group, server| {
-                let healthy = group.health(server) == Health::Healthy;
-                samples.push(&[&group.name, &server.address.to_string()], f64::from(u8::from(healthy)));
-            });
-        }),
-        upstream_outstanding: Reader::series(move |samples| {
-            each_server(&outstanding, |group, server| {
-                samples.push(&[&group.name, &server.address.to_string()], server.outstanding().into());
-            });
-        }),
-        upstream_rtt: Reader::series(move |samples| {
-            each_server(&round_trip, |group, server| {
-                let known = server.round_trip().map_or(f64::NAN, |time| time.as_secs_f64());
-                samples.push(&[&group.name, &server.address.to_string()], known);
-            });
-        }),
-        intercepting: Reader::series(move |samples| {
-            if let Some(link) = intercepting.get() {
-                samples.push(&[], f64::from(u8::from(link.status.borrow().intercepting)));
-            }
-        }),
-        degraded: Reader::series(move |samples| {
-            if let Some(link) = degraded.get() {
-                link.status.borrow().degraded.iter().for_each(|it| samples.push(&[it.label.label()], 1.0));
-            }
-        }),
-        repairs: Reader::series(move |samples| {
-            if let Some(link) = repairs.get() {
-                let repaired = link.status.borrow().repaired;
-                samples.push(&["link"], repaired.link as f64);
-                samples.push(&["tables"], repaired.tables as f64);
-            }
-        }),
-        ..Gauges::default()
-    }
-}
-
-fn each_server(shared: &Shared, mut show: impl FnMut(&crate::upstream::Group, &crate::upstream::Server)) {
-    for group in shared.active.load().upstreams.iter() {
-        for server in group.servers().iter() {
-            show(group, server);
-        }
-    }
 }
 
 // === impl StartError ===

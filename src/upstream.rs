@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use crate::metrics::Talks;
 use crate::plan::{self, Choice, HealthCheck, Protocol};
 
 /// Time without an answer after which a question sent before is sent once more, at least: see resolve::pursuit.
@@ -54,6 +55,8 @@ pub struct Group {
     replied_at: AtomicU64,
     /// Milliseconds since the epoch until which the group counts as forwarding to ourselves.
     looping_until: AtomicU64,
+    /// Questions asked while every server was a suspect.
+    all_suspect: AtomicU64,
     epoch: Instant,
 }
 
@@ -73,6 +76,8 @@ pub struct Server {
     knows_edns_until: AtomicU64,
     /// Milliseconds since the epoch of its last reply; 0: none yet.
     replied_at: AtomicU64,
+    /// What it was asked and said, for the metrics.
+    pub talks: Arc<Talks>,
 }
 
 /// Why a server is asked without EDNS.
@@ -106,6 +111,7 @@ impl Upstreams {
                 rotor: AtomicUsize::new(0),
                 replied_at: AtomicU64::new(known.map_or(0, |known| known.replied_at.load(Ordering::Relaxed))),
                 looping_until: AtomicU64::new(0),
+                all_suspect: AtomicU64::new(known.map_or(0, |known| known.all_suspect.load(Ordering::Relaxed))),
                 epoch,
             };
             if let plan::Members::Servers(list) = &plan.members {
@@ -185,6 +191,16 @@ impl Group {
             }
         };
         Some(Arc::clone(chosen))
+    }
+
+    /// A question goes out although every server is a suspect.
+    pub fn note_all_suspect(&self) {
+        self.all_suspect.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub fn all_suspect(&self) -> u64 {
+        self.all_suspect.load(Ordering::Relaxed)
     }
 
     /// Whether `server` is believed to answer.
@@ -309,12 +325,14 @@ impl Server {
             plain_until: AtomicU64::new(0),
             knows_edns_until: AtomicU64::new(0),
             replied_at: AtomicU64::new(0),
+            talks: Arc::default(),
         }
     }
 
     /// Counts a question as outstanding until the guard goes.
     pub fn begin(self: &Arc<Self>) -> Outstanding {
         self.outstanding.fetch_add(1, Ordering::Relaxed);
+        self.talks.ask();
         Outstanding(Arc::clone(self))
     }
 
@@ -369,6 +387,7 @@ mod tests {
             rotor: AtomicUsize::new(0),
             replied_at: AtomicU64::new(0),
             looping_until: AtomicU64::new(0),
+            all_suspect: AtomicU64::new(0),
             epoch,
         };
         let addresses: Vec<SocketAddr> = (1..=count).map(address).collect();

@@ -13,11 +13,12 @@ pub mod flight;
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
-use quick_cache::sync::{Cache as Store, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::sync::Cache as Store;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use crate::plan;
 use crate::plan::Lifetimes;
@@ -35,14 +36,16 @@ const FAILURE_MAX: u32 = 30;
 pub struct Cache {
     positive: Answers,
     negative: Answers,
-    failures: Store<u64, Arc<Failure>, CostOfFailure, Prehashed>,
+    failures: Store<u64, Arc<Failure>, CostOfFailure, Prehashed, Tally>,
+    evicted: PerKind<Tally>,
+    flushed: PerKind<AtomicU64>,
     /// Keyed at start, so that nobody can aim at one slot.
     hasher: RandomState,
     /// All times are counted from here.
     epoch: Instant,
 }
 
-type Answers = Store<u64, Arc<Entry>, CostOfEntry, Prehashed>;
+type Answers = Store<u64, Arc<Entry>, CostOfEntry, Prehashed, Tally>;
 
 /// What the cache holds for a question.
 #[derive(Clone, Debug)]
@@ -85,6 +88,23 @@ pub struct Usage {
     pub bytes: u64,
 }
 
+/// Something for each kind of entry.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PerKind<T> {
+    pub positive: T,
+    pub negative: T,
+    pub failures: T,
+}
+
+/// Entries that left before their time, since the start.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Gone {
+    /// For want of room.
+    pub evicted: PerKind<u64>,
+    /// Because somebody said so.
+    pub flushed: PerKind<u64>,
+}
+
 /// Which entries a dump or a flush concerns. The default concerns all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -98,10 +118,14 @@ impl Cache {
     /// An empty cache within `plan.memory` bytes, for about as many cores.
     pub fn new(plan: &plan::Cache, epoch: Instant) -> Self {
         let share = |percent: usize| (plan.memory / 100 * percent).max(16 * 1024);
+        let evicted = PerKind::<Tally>::default();
+        let positive = share(100 - NEGATIVE_PERCENT - FAILURE_PERCENT);
         Self {
-            positive: answers(share(100 - NEGATIVE_PERCENT - FAILURE_PERCENT)),
-            negative: answers(share(NEGATIVE_PERCENT)),
-            failures: store(share(FAILURE_PERCENT), CostOfFailure),
+            positive: store(positive, CostOfEntry, evicted.positive.clone()),
+            negative: store(share(NEGATIVE_PERCENT), CostOfEntry, evicted.negative.clone()),
+            failures: store(share(FAILURE_PERCENT), CostOfFailure, evicted.failures.clone()),
+            evicted,
+            flushed: PerKind::default(),
             hasher: RandomState::new(),
             epoch,
         }
@@ -202,8 +226,33 @@ impl Cache {
             self.failures.retain(|_, failure| !filter.concerns(&failure.key));
         }
         let after = self.usage();
-        (before.positive + before.negative + before.failures)
-            .saturating_sub(after.positive + after.negative + after.failures)
+        let gone = |before: usize, after: usize, count: &AtomicU64| {
+            // Others may have stored something meanwhile.
+            let gone = before.saturating_sub(after);
+            count.fetch_add(gone as u64, Ordering::Relaxed);
+            gone
+        };
+        gone(before.positive, after.positive, &self.flushed.positive)
+            + gone(before.negative, after.negative, &self.flushed.negative)
+            + gone(before.failures, after.failures, &self.flushed.failures)
+    }
+
+    /// What left before its time.
+    pub fn gone(&self) -> Gone {
+        let Self { evicted, flushed, .. } = self;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Gone {
+            evicted: PerKind {
+                positive: read(&evicted.positive.0),
+                negative: read(&evicted.negative.0),
+                failures: read(&evicted.failures.0),
+            },
+            flushed: PerKind {
+                positive: read(&flushed.positive),
+                negative: read(&flushed.negative),
+                failures: read(&flushed.failures),
+            },
+        }
     }
 
     /// The entries that `filter` names, one at a time; each lock is held for one step only.
@@ -251,21 +300,33 @@ impl Filter {
 
 // === the store's parts ===
 
-fn answers(bytes: usize) -> Answers {
-    store(bytes, CostOfEntry)
-}
-
 /// The store refuses what is heavier than one shard, so a shard holds at least four of the largest messages.
 const SHARD_MIN: usize = 256 * 1024;
 
-fn store<V: Clone, W: Weighter<u64, V> + Clone>(bytes: usize, weighter: W) -> Store<u64, V, W, Prehashed> {
+fn store<V: Clone, W: Weighter<u64, V> + Clone>(
+    bytes: usize,
+    weighter: W,
+    evicted: Tally,
+) -> Store<u64, V, W, Prehashed, Tally> {
     let options = OptionsBuilder::new()
         .weight_capacity(bytes as u64)
         .estimated_items_capacity(bytes / 300)
         .shards((bytes / SHARD_MIN).clamp(1, 32).next_power_of_two())
         .build()
         .expect("every option without a default is set");
-    Store::with_options(options, weighter, Prehashed, DefaultLifecycle::default())
+    Store::with_options(options, weighter, Prehashed, evicted)
+}
+
+/// Counts what is evicted. What is replaced is not.
+#[derive(Clone, Debug, Default)]
+struct Tally(Arc<AtomicU64>);
+
+impl<V> Lifecycle<u64, V> for Tally {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: u64, _: V) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone)]

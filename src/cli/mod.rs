@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod log;
 mod man;
 mod run;
 mod status;

@@ -6,14 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Registry, reload};
 
-use super::{ConfigFile, Exit, FileOrOption};
+use super::{ConfigFile, Exit, FileOrOption, log};
 use crate::config::{ConfigErrors, MAX_FILE};
-use crate::plan::{Log, LogFormat, Plan};
+use crate::plan::Plan;
 use crate::run::{Agent, Host};
 
 #[derive(Debug, clap::Args)]
@@ -48,12 +44,12 @@ pub(super) fn execute(args: &Args) -> Exit {
             return Exit::Failed;
         }
     };
-    let level = start_log(plan.log);
+    let level = log::start(plan.log);
     raise_descriptor_limit();
     let reloaded = Arc::clone(&source);
     let host = Host {
         load: Box::new(move || reloaded.load().map_err(|errors| errors.to_string())),
-        set_log_level: Box::new(move |wanted| set_level(&level, wanted)),
+        set_log_level: Box::new(move |wanted| level.set_level(wanted)),
     };
     // Signals first: one that comes while the agent starts is heeded when it has.
     let heard = tokio::runtime::Builder::new_current_thread()
@@ -169,27 +165,6 @@ impl Source {
         file.take(MAX_FILE as u64 + 1).read_to_end(&mut octets).ok()?;
         Some(octets)
     }
-}
-
-type LevelHandle = reload::Handle<LevelFilter, Registry>;
-
-/// Logs to standard error as `plan` says. A second agent in this process shares the first one's log.
-fn start_log(plan: Log) -> LevelHandle {
-    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(plan.level));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let registry = tracing_subscriber::registry().with(filter);
-    let started = match plan.format {
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
-        LogFormat::Text => registry.with(lines.with_ansi(ansi)).try_init(),
-    };
-    drop(started);
-    handle
-}
-
-fn set_level(handle: &LevelHandle, wanted: &str) -> Result<(), String> {
-    let level: LevelFilter = wanted.parse().map_err(|_| format!("`{wanted}` is no log level"))?;
-    handle.reload(level).map_err(|error| error.to_string())
 }
 
 /// Descriptors cost nothing until they are used; upstream ports and connections of a busy node need more than 1,024.

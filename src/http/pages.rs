@@ -16,6 +16,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// The Prometheus text format, version 0.0.4.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Names and clients at /debug/top, unless the request says otherwise.
+const TOP: usize = 20;
 const INDEX: &str = "\
 Nodens, read only:
 
@@ -23,6 +25,7 @@ Nodens, read only:
 /debug/upstreams                        servers and their health
 /debug/node                             what we are on this host: lease, mode, repairs
 /debug/plan                             the configuration in force
+/debug/top?limit=                       names and clients that come up most, lately
 ";
 
 /// What one listener shows.
@@ -49,6 +52,8 @@ pub struct Debug {
     pub node: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The plan in force.
     pub plan: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// At most so many of the names and clients that come up most.
+    pub top: Box<dyn Fn(usize) -> serde_json::Value + Send + Sync>,
 }
 
 /// Why a request gets no page.
@@ -135,6 +140,13 @@ impl Debug {
             }
             "/debug/node" => Content::text(format!("{:#}\n", (self.node)())),
             "/debug/plan" => Content::text(format!("{:#}\n", (self.plan)())),
+            "/debug/top" => {
+                let filter = filter(request.uri().query().unwrap_or_default())?;
+                let Filter { zone: None, name: None, qtype: None, limit } = filter else {
+                    return Err(Refusal::BadQuery("only limit has a meaning here".to_owned()));
+                };
+                Content::text(format!("{:#}\n", (self.top)(limit.unwrap_or(TOP))))
+            }
             "/debug/upstreams" => Content::text(format!("{:#}\n", (self.upstreams)())),
             _ => return Err(Refusal::NotFound),
         };

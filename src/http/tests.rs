@@ -77,6 +77,7 @@ async fn a_large_dump_is_pulled_only_as_fast_as_it_is_read() {
         upstreams: Box::new(|| 0.into()),
         node: Box::new(|| 0.into()),
         plan: Box::new(|| 0.into()),
+        top: Box::new(|_| 0.into()),
     }));
     let mut stream = connect(at).await;
     stream.write_all(b"GET /debug/cache HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
@@ -86,6 +87,16 @@ async fn a_large_dump_is_pulled_only_as_fast_as_it_is_read() {
     assert_eq!(rows(&get(at, "/debug/cache?limit=1").await).len(), 1);
     let pulled = pulled.load(Ordering::Relaxed);
     assert!((200..200_000).contains(&pulled), "{pulled} rows were pulled for 64 KiB read");
+}
+
+#[tokio::test]
+async fn the_most_frequent_are_as_many_as_wanted() {
+    let at = start(debug_site(1));
+    assert!(get(at, "/debug/top").await.ends_with("\"limit\": 20\n}\n"));
+    assert!(get(at, "/debug/top?limit=3").await.ends_with("\"limit\": 3\n}\n"));
+    for wrong in ["limit=x", "name=a.test", "zone=test", "type=A", "order=up"] {
+        assert!(get(at, &format!("/debug/top?{wrong}")).await.starts_with("HTTP/1.1 400"), "{wrong}");
+    }
 }
 
 #[tokio::test]
@@ -211,6 +222,7 @@ fn debug_site(entries: usize) -> Site {
         upstreams: Box::new(|| serde_json::json!([])),
         node: Box::new(|| serde_json::Value::Null),
         plan: Box::new(|| serde_json::json!({ "zones": 1 })),
+        top: Box::new(|limit| serde_json::json!({ "limit": limit })),
     })
 }
 

@@ -36,7 +36,7 @@ pub struct By<L, const N: usize>([Counter; N], PhantomData<fn(L)>);
 
 /// Durations, sorted into [`BOUNDS`], for each member of a closed set. `N` is the size of that set.
 #[derive(Debug)]
-pub struct Latency<L, const N: usize>([Buckets; N], PhantomData<fn(L)>);
+pub struct Latency<L, const N: usize>([Buckets<{ BOUNDS.len() }>; N], PhantomData<fn(L)>);
 
 /// Upper bounds of the latency buckets, in nanoseconds, ascending. A hit takes microseconds, a question gives up after
 /// 4 s; 1.8 s is when an asker gets a stale answer.
@@ -60,13 +60,37 @@ pub const BOUNDS: [u64; 17] = [
     8_000_000_000,
 ];
 
-#[derive(Debug, Default)]
-struct Buckets {
-    /// How many took at most the bound of the same index, and more than the bound before.
-    counts: [Counter; BOUNDS.len()],
-    /// How many took longer than the last bound.
+/// Values sorted into buckets, whose upper bounds whoever records and reads them knows. One writer.
+#[derive(Debug)]
+pub(super) struct Buckets<const N: usize> {
+    /// How many were at most the bound of the same index, and more than the bound before.
+    counts: [Counter; N],
+    /// How many were more than the last bound.
     beyond: Counter,
-    nanoseconds: Counter,
+    sum: Counter,
+}
+
+/// What a histogram shows: the counts up to each bound, how many there are, and their sum.
+#[derive(Clone, Debug)]
+pub struct Distribution {
+    /// How many were at most the bound of the same index, those of smaller bounds included.
+    pub cumulative: Vec<u64>,
+    pub count: u64,
+    /// In the unit of the bounds.
+    pub sum: u64,
+}
+
+// === impl Distribution ===
+
+impl Distribution {
+    /// Both together; they have the same bounds.
+    #[must_use]
+    pub fn plus(mut self, other: Self) -> Self {
+        for (mine, theirs) in self.cumulative.iter_mut().zip(other.cumulative) {
+            *mine += theirs;
+        }
+        Self { count: self.count + other.count, sum: self.sum.wrapping_add(other.sum), ..self }
+    }
 }
 
 // === impl Counter ===
@@ -80,6 +104,11 @@ impl Counter {
     /// Counts `n`. For the thread of this worker only: a second writer would lose counts, silently.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes over what somebody else on this thread has counted.
+    pub fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
     }
 
     /// The count so far.
@@ -115,6 +144,11 @@ impl<L: Label, const N: usize> By<L, N> {
         self.add(label, 1);
     }
 
+    /// Takes over what somebody else on this thread has counted of `label`.
+    pub fn set(&self, label: L, count: u64) {
+        self.0[label.index()].set(count);
+    }
+
     /// Counts `n` of `label`. For the thread of this worker only.
     pub fn add(&self, label: L, n: u64) {
         self.0[label.index()].add(n);
@@ -138,19 +172,7 @@ impl<L: Label, const N: usize> Default for By<L, N> {
 impl<L: Label, const N: usize> Latency<L, N> {
     /// Counts that a `label` took `elapsed`. For the thread of this worker only.
     pub fn record(&self, label: L, elapsed: Duration) {
-        self.record_many(label, elapsed, 1);
-    }
-
-    /// Counts that `n` of `label`, a batch sent at once, took `elapsed` each. For the thread of this worker only.
-    pub fn record_many(&self, label: L, elapsed: Duration, n: u64) {
-        let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        let cells = &self.0[label.index()];
-        // From the short end: hits, which are the many, leave after one comparison.
-        match BOUNDS.iter().position(|bound| nanoseconds <= *bound) {
-            Some(at) => cells.counts[at].add(n),
-            None => cells.beyond.add(n),
-        }
-        cells.nanoseconds.add(nanoseconds.saturating_mul(n));
+        self.0[label.index()].record(&BOUNDS, nanoseconds(elapsed));
     }
 }
 
@@ -158,6 +180,43 @@ impl<L: Label, const N: usize> Default for Latency<L, N> {
     fn default() -> Self {
         const { assert!(N == L::ALL.len(), "a histogram for each label") }
         Self(std::array::from_fn(|_| Buckets::default()), PhantomData)
+    }
+}
+
+// === impl Buckets ===
+
+impl<const N: usize> Buckets<N> {
+    /// Counts `value`. For the thread of this worker only.
+    #[inline]
+    pub(super) fn record(&self, bounds: &[u64; N], value: u64) {
+        // From the short end: hits, which are the many, leave after one comparison.
+        match bounds.iter().position(|bound| value <= *bound) {
+            Some(at) => self.counts[at].bump(),
+            None => self.beyond.bump(),
+        }
+        self.sum.add(value);
+    }
+
+    /// The cells of all workers, added up.
+    pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Distribution {
+        let mut below = 0;
+        let cumulative = (0..N).map(|at| {
+            below += all.clone().map(|it| it.counts[at].value()).sum::<u64>();
+            below
+        });
+        let cumulative = cumulative.collect();
+        let beyond: u64 = all.clone().map(|it| it.beyond.value()).sum();
+        Distribution { cumulative, count: below + beyond, sum: all.map(|it| it.sum.value()).fold(0, u64::wrapping_add) }
+    }
+}
+
+impl<const N: usize> Default for Buckets<N> {
+    fn default() -> Self {
+        Self {
+            counts: std::array::from_fn(|_| Counter::default()),
+            beyond: Counter::default(),
+            sum: Counter::default(),
+        }
     }
 }
 
@@ -175,7 +234,7 @@ impl Cells for Counter {
     const NAMES: &'static [&'static str] = &[];
 
     fn sum(cells: &[&Self]) -> Vec<proto::Metric> {
-        vec![counter(cells.iter().map(|cell| cell.value()).sum())]
+        vec![counter(float(cells.iter().map(|cell| cell.value()).sum()))]
     }
 }
 
@@ -194,7 +253,7 @@ impl<L: Label, const N: usize> Cells for By<L, N> {
 
     fn sum(cells: &[&Self]) -> Vec<proto::Metric> {
         let series = L::ALL.iter().map(|label| {
-            let mut metric = counter(cells.iter().map(|by| by.value(*label)).sum());
+            let mut metric = counter(float(cells.iter().map(|by| by.value(*label)).sum()));
             metric.set_label(pairs(L::NAMES, label.values()));
             metric
         });
@@ -208,22 +267,9 @@ impl<L: Label, const N: usize> Cells for Latency<L, N> {
 
     fn sum(cells: &[&Self]) -> Vec<proto::Metric> {
         let series = L::ALL.iter().map(|label| {
-            let of_label: Vec<&Buckets> = cells.iter().map(|latency| &latency.0[label.index()]).collect();
-            let mut below = 0;
-            // No bucket for +Inf here: the encoder writes it from the count, in the spelling Prometheus wants.
-            let buckets = BOUNDS.iter().enumerate().map(|(at, bound)| {
-                below += of_label.iter().map(|cells| cells.counts[at].value()).sum::<u64>();
-                let mut bucket = proto::Bucket::default();
-                bucket.set_cumulative_count(below);
-                bucket.set_upper_bound(seconds(*bound));
-                bucket
-            });
-            let mut histogram = proto::Histogram::default();
-            histogram.set_bucket(buckets.collect());
-            histogram.set_sample_count(below + of_label.iter().map(|cells| cells.beyond.value()).sum::<u64>());
-            histogram.set_sample_sum(seconds(of_label.iter().map(|cells| cells.nanoseconds.value()).sum()));
-            let mut metric = proto::Metric::from_label(pairs(L::NAMES, label.values()));
-            metric.set_histogram(histogram);
+            let all = Buckets::sum(cells.iter().map(|latency| &latency.0[label.index()]));
+            let mut metric = histogram(&BOUNDS, &all);
+            metric.set_label(pairs(L::NAMES, label.values()));
             metric
         });
         series.collect()
@@ -249,19 +295,43 @@ pub(super) fn gauge(value: f64) -> proto::Metric {
     proto::Metric::from_gauge(gauge)
 }
 
-fn counter(value: u64) -> proto::Metric {
+/// A series without labels that shows how many there have been.
+pub(super) fn counter(value: f64) -> proto::Metric {
     let mut counter = proto::Counter::default();
-    counter.set_value(float(value));
+    counter.set_value(value);
     let mut metric = proto::Metric::default();
     metric.set_counter(counter);
     metric
 }
 
-fn seconds(nanoseconds: u64) -> f64 {
+/// A series without labels that shows durations; `bounds` in nanoseconds.
+pub(super) fn histogram(bounds: &[u64], all: &Distribution) -> proto::Metric {
+    // No bucket for +Inf here: the encoder writes it from the count, in the spelling Prometheus wants.
+    let buckets = bounds.iter().zip(&all.cumulative).map(|(bound, below)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_cumulative_count(*below);
+        bucket.set_upper_bound(seconds(*bound));
+        bucket
+    });
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(all.count);
+    histogram.set_sample_sum(seconds(all.sum));
+    let mut metric = proto::Metric::default();
+    metric.set_histogram(histogram);
+    metric
+}
+
+/// A duration as the cells count it; beyond five centuries all are alike.
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
+}
+
+pub(super) fn seconds(nanoseconds: u64) -> f64 {
     float(nanoseconds) / 1e9
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are doubles; exact up to 2^53")]
-fn float(value: u64) -> f64 {
+pub(super) fn float(value: u64) -> f64 {
     value as f64
 }

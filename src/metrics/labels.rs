@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::cells::Label;
-use crate::wire::Transport;
+use crate::wire::{Rcode, Transport, Type};
 
 /// Declares closed sets of label values, each value once.
 macro_rules! labels {
@@ -263,14 +263,94 @@ labels! {
 
     /// What took the time.
     Outcome ["outcome"] {
+        /// Answered with a failure, remembered or of this moment.
+        Failure = ["failure"],
         /// Answered from the cache.
         Hit = ["hit"],
         /// Answered here, by a zone.
         Local = ["local"],
         /// Answered by a server.
         Miss = ["miss"],
+        /// Answered with an error at once, for the query's own sake.
+        Refused = ["refused"],
         /// Answered from the cache, past the lifetime.
         Stale = ["stale"],
+    }
+
+    /// The type a question asks for; the types the incumbent tells apart.
+    Asked ["type"] {
+        /// 1
+        A = ["A"],
+        /// 28
+        Aaaa = ["AAAA"],
+        /// 255
+        Any = ["ANY"],
+        /// 252
+        Axfr = ["AXFR"],
+        /// 5
+        Cname = ["CNAME"],
+        /// 48
+        Dnskey = ["DNSKEY"],
+        /// 43
+        Ds = ["DS"],
+        /// 65
+        Https = ["HTTPS"],
+        /// 251
+        Ixfr = ["IXFR"],
+        /// 15
+        Mx = ["MX"],
+        /// 2
+        Ns = ["NS"],
+        /// 47
+        Nsec = ["NSEC"],
+        /// 50
+        Nsec3 = ["NSEC3"],
+        /// All others.
+        Other = ["other"],
+        /// 12
+        Ptr = ["PTR"],
+        /// 46
+        Rrsig = ["RRSIG"],
+        /// 6
+        Soa = ["SOA"],
+        /// 33
+        Srv = ["SRV"],
+        /// 16
+        Txt = ["TXT"],
+    }
+
+    /// What a server said, by rcode.
+    Said ["rcode"] {
+        /// 0
+        NoError = ["NOERROR"],
+        /// 3
+        NxDomain = ["NXDOMAIN"],
+        /// All others.
+        Other = ["other"],
+        /// 5
+        Refused = ["REFUSED"],
+        /// 2
+        ServFail = ["SERVFAIL"],
+    }
+
+    /// The sign of an answer in the cache, in the incumbent's words.
+    Sign ["type"] {
+        /// NXDOMAIN, NODATA, a failure.
+        Denial = ["denial"],
+        /// Records.
+        Success = ["success"],
+    }
+
+    /// What carried a question to a server.
+    Socket ["transport", "use"] {
+        /// A connection made for it.
+        TcpOpened = ["tcp", "opened"],
+        /// A connection used before.
+        TcpReused = ["tcp", "reused"],
+        /// A socket opened for it.
+        UdpOpened = ["udp", "opened"],
+        /// A socket used before.
+        UdpReused = ["udp", "reused"],
     }
 
     /// What became of a changed configuration.
@@ -308,5 +388,50 @@ impl Reply {
             _ => return Self::Other,
         };
         Self::ALL[at]
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// The series of a type.
+    #[inline]
+    pub fn of(qtype: Type) -> Self {
+        match qtype {
+            Type::A => Self::A,
+            Type::AAAA => Self::Aaaa,
+            Type::ANY => Self::Any,
+            Type::AXFR => Self::Axfr,
+            Type::CNAME => Self::Cname,
+            Type::DNSKEY => Self::Dnskey,
+            Type::DS => Self::Ds,
+            Type::HTTPS => Self::Https,
+            Type::IXFR => Self::Ixfr,
+            Type::MX => Self::Mx,
+            Type::NS => Self::Ns,
+            Type::NSEC => Self::Nsec,
+            Type::NSEC3 => Self::Nsec3,
+            Type::PTR => Self::Ptr,
+            Type::RRSIG => Self::Rrsig,
+            Type::SOA => Self::Soa,
+            Type::SRV => Self::Srv,
+            Type::TXT => Self::Txt,
+            _ => Self::Other,
+        }
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    /// The series of an rcode.
+    pub fn of(rcode: Rcode) -> Self {
+        match rcode {
+            Rcode::NOERROR => Self::NoError,
+            Rcode::NXDOMAIN => Self::NxDomain,
+            Rcode::REFUSED => Self::Refused,
+            Rcode::SERVFAIL => Self::ServFail,
+            _ => Self::Other,
+        }
     }
 }

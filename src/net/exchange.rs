@@ -4,6 +4,8 @@
 
 use std::cell::Cell;
 
+use crate::metrics::{self, Socket};
+
 /// What happened between a worker and the servers, in numbers. Written by its thread only.
 #[derive(Debug, Default)]
 pub struct ExchangeCounters {
@@ -33,4 +35,15 @@ pub struct ExchangeCounters {
     pub unknown_ids: Cell<u64>,
     /// Connections dropped for a length that no message can have.
     pub bad_frames: Cell<u64>,
+}
+
+impl ExchangeCounters {
+    /// Shows in `count`, the cells of the same thread, what carried the questions.
+    pub fn show(&self, count: &metrics::Worker) {
+        let sockets = &count.upstream_sockets;
+        sockets.set(Socket::TcpOpened, self.tcp_connects.get());
+        sockets.set(Socket::TcpReused, self.tcp_reused.get());
+        sockets.set(Socket::UdpOpened, self.udp_opened.get());
+        sockets.set(Socket::UdpReused, self.udp_reused.get());
+    }
 }

@@ -59,6 +59,8 @@ pub async fn watch(shared: Arc<Shared>, udp: UdpPool, streams: StreamPool, mut d
                 if let Ok(Some(round_trip)) = tokio::time::timeout(PATIENCE, answered).await {
                     group.on_reply(&server, round_trip, Instant::now());
                     tracing::info!(upstream = group.name, server = %server.address, "the server answers again");
+                } else {
+                    server.talks.fail_probe();
                 }
             });
         }

@@ -15,6 +15,7 @@
 use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -22,6 +23,7 @@ use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type as Kind};
 
 use crate::health::{FRESH, Health, PROBE_MARK, Rest, Scope};
+use crate::metrics::{Said, Talks};
 use crate::wire::{Asker, HEADER, Key, Name, Transport, Type, UDP_MIN, compose};
 
 /// Time from one round of probes to the next, begin to begin: two chances within the second that counts.
@@ -105,15 +107,24 @@ pub struct Prober {
     addresses: Vec<SocketAddr>,
     trust: Trust,
     cpus: Vec<usize>,
+    /// What it took to answer, a proper answer as NOERROR.
+    talks: Arc<Talks>,
     /// The ID of the last query.
     id: Cell<u16>,
 }
 
 impl Prober {
-    /// `workers`: a socket of each worker that nobody else has; `addresses`: where clients ask.
-    pub fn new(name: ProbeName, workers: Vec<SocketAddr>, addresses: Vec<SocketAddr>, trust: Trust) -> Self {
+    /// `workers`: a socket of each worker that nobody else has; `addresses`: where clients ask. What comes of it counts in
+    /// `talks`.
+    pub fn new(
+        name: ProbeName,
+        workers: Vec<SocketAddr>,
+        addresses: Vec<SocketAddr>,
+        trust: Trust,
+        talks: Arc<Talks>,
+    ) -> Self {
         let query = query(&name);
-        Self { name, query, workers, addresses, trust, cpus: allowed_cpus(), id: Cell::new(0) }
+        Self { name, query, workers, addresses, trust, cpus: allowed_cpus(), talks, id: Cell::new(0) }
     }
 
     /// Probes in rounds and notes in `health` what it finds, until that is closed. Wants a thread of its own.
@@ -140,7 +151,7 @@ impl Prober {
         let own = self.workers.iter().filter(|_| undecided);
         let own: Vec<Question> = own.map(|worker| self.ask_udp(*worker)).collect();
         for (index, question) in own.into_iter().enumerate() {
-            if let Err(error) = question.answered(Some(self.name.proof)) {
+            if let Err(error) = self.count(question.sent, question.answered(Some(self.name.proof))) {
                 silent.push(format!("worker {index} does not answer: {error}"));
             }
         }
@@ -156,12 +167,13 @@ impl Prober {
             };
             let questions: Vec<(usize, Question)> = self.cpus.iter().map(ask_on).collect();
             for (cpu, question) in questions {
-                if let Err(error) = question.answered(proof) {
+                if let Err(error) = self.count(question.sent, question.answered(proof)) {
                     silent.push(format!("{address} does not answer over UDP on CPU {cpu}: {error}"));
                 }
             }
             let id = self.next_id();
-            if let Err(error) = ask_tcp(address, &self.query, id, proof, PROBER) {
+            let begun = Instant::now();
+            if let Err(error) = self.count(begun, ask_tcp(address, &self.query, id, proof, PROBER)) {
                 silent.push(format!("{address} does not answer over TCP: {error}"));
             }
         }
@@ -173,6 +185,15 @@ impl Prober {
         ask_udp(address, &self.query, id, PROBER)
     }
 
+    /// Counts what came of a question that began at `sent`.
+    fn count(&self, sent: Instant, outcome: io::Result<()>) -> io::Result<()> {
+        match outcome {
+            Ok(()) => self.talks.say(Said::NoError, sent.elapsed()),
+            Err(_) => self.talks.fail_probe(),
+        }
+        outcome
+    }
+
     fn next_id(&self) -> u16 {
         self.id.set(self.id.get().wrapping_add(1));
         self.id.get()
@@ -182,7 +203,8 @@ impl Prober {
 /// A question over UDP, under way.
 struct Question {
     id: u16,
-    until: Instant,
+    sent: Instant,
+    patience: Duration,
     socket: io::Result<Socket>,
 }
 
@@ -191,7 +213,7 @@ impl Question {
     fn answered(self, proof: Option<Ipv4Addr>) -> io::Result<()> {
         let socket = self.socket?;
         // What is there already is taken, however late we come to look.
-        let left = self.until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = self.patience.saturating_sub(self.sent.elapsed()).max(Duration::from_millis(1));
         socket.set_read_timeout(Some(left))?;
         let mut reply = [0; UDP_MIN];
         let length = loop {
@@ -229,7 +251,7 @@ fn ask_udp(address: SocketAddr, query: &[u8], id: u16, client: Client) -> Questi
         socket.send(&with_id(query, id))?;
         Ok(socket)
     };
-    Question { id, until: Instant::now() + client.patience, socket: send() }
+    Question { id, sent: Instant::now(), patience: client.patience, socket: send() }
 }
 
 fn ask_tcp(address: SocketAddr, query: &[u8], id: u16, proof: Option<Ipv4Addr>, client: Client) -> io::Result<()> {

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -33,7 +33,7 @@ use super::udp::{may_ask, refuse};
 use super::worker::{DRAIN, LINGER, Worker, over};
 use crate::clients::{Kind, Place};
 use crate::metrics::{Arrival, Closed, Drop as Dropped};
-use crate::resolve::{Step, Turn};
+use crate::resolve::{Ends, Ready, Step, Turn};
 use crate::wire::{HEADER, MESSAGE_MAX, Query, Transport};
 
 /// A new connection asks within this time (TCP_FIRST).
@@ -202,6 +202,8 @@ struct Connection {
     worker: Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
+    /// Our address it came to.
+    local: IpAddr,
     /// Read, not yet a whole message.
     unread: Vec<u8>,
     reads: u32,
@@ -238,6 +240,8 @@ enum Client {
 
 impl Connection {
     fn new(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) -> Self {
+        // Unknown only of a connection that is gone already.
+        let local = stream.local_addr().map_or(peer.ip(), |local| local.ip());
         let (queue, answers) = mpsc::channel(IN_FLIGHT);
         let now = Instant::now();
         // Answers leave whole; there is nothing to wait for (T18).
@@ -246,6 +250,7 @@ impl Connection {
             worker,
             stream,
             peer,
+            local,
             unread: Vec::new(),
             reads: 0,
             pending: Vec::new(),
@@ -393,6 +398,7 @@ impl Connection {
     }
 
     fn on_message(&mut self, octets: &[u8]) -> Result<(), Closed> {
+        let now = Instant::now();
         let worker = Rc::clone(&self.worker);
         let count = &worker.count;
         let client = self.peer.ip();
@@ -403,8 +409,8 @@ impl Connection {
             Err(refusal) => {
                 count.queries.bump(Arrival::of(Transport::Tcp, client));
                 // What gets no answer at all over UDP ends a connection: a response, a torso.
-                let length = refuse(&worker, octets, refusal, Transport::Tcp, out).ok_or(Closed::Malformed)?;
-                return self.push(&out[..length]);
+                let ready = refuse(&worker, octets, refusal, Transport::Tcp, out).ok_or(Closed::Malformed)?;
+                return self.reply(out, ready, now);
             }
         };
         if let Some(length) = ProbeName::answer(query.key(), &query.asker(), out) {
@@ -419,18 +425,16 @@ impl Connection {
             *in_flight += 1;
             Guest::new(&query, Transport::Tcp, Way::Tcp(queue))
         };
-        let turn = Turn { active: &active, count, now: Instant::now() };
-        let step = worker.resolver.on_query(turn, &query, client, waiter, out);
+        count.top.offer(query.key().qname(), client, 1, now);
+        let turn = Turn { active: &active, count, now };
+        let ends = Ends { client, address: active.slots.address(self.local) };
+        let step = worker.resolver.on_query(turn, &query, ends, waiter, out);
         worker.log(&query, self.peer, Transport::Tcp, step.label());
         match step {
-            Step::Reply(length) => {
-                worker.replied(&out[..length]);
-                self.push(&out[..length])
-            }
-            Step::ReplyAndLaunch(length, flight) => {
+            Step::Reply(ready) => self.reply(out, ready, now),
+            Step::ReplyAndLaunch(ready, flight) => {
                 worker.launch(flight);
-                worker.replied(&out[..length]);
-                self.push(&out[..length])
+                self.reply(out, ready, now)
             }
             Step::Launch(flight) => {
                 worker.launch(flight);
@@ -449,6 +453,13 @@ impl Connection {
         self.since.active = Instant::now();
         // An empty message: this one was discarded.
         if answer.is_empty() { Ok(()) } else { self.push(answer) }
+    }
+
+    /// Counts a reply to a query that came at `since`, and sends it.
+    fn reply(&mut self, out: &[u8], Ready { length, outcome, slot }: Ready, since: Instant) -> Result<(), Closed> {
+        let reply = &out[..length];
+        self.worker.count.count_sent(reply, Transport::Tcp, outcome, slot, since.elapsed());
+        self.push(reply)
     }
 
     /// Queues a reply and sends what the kernel takes: length and body in one piece (RFC 7766 section 8).

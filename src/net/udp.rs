@@ -24,8 +24,8 @@ use tokio::io::unix::AsyncFd;
 use super::guest::{Guest, Way};
 use super::probe::ProbeName;
 use super::worker::{DRAIN, LINGER, Worker, over};
-use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused};
-use crate::resolve::{Step, Turn};
+use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused, Slot};
+use crate::resolve::{Ends, Ready, Step, Turn};
 use crate::wire::{Query, Refusal, Transport, UDP_MAX, compose};
 
 /// Datagrams taken at once.
@@ -97,6 +97,8 @@ struct Batch {
     /// Where each reply goes, and its length; filled from the front.
     peers: Vec<Option<SockaddrStorage>>,
     lengths: Vec<usize>,
+    /// How each reply counts; `None`: not at all, it went to ourselves.
+    counted: Vec<Option<Ready>>,
 }
 
 impl Batch {
@@ -112,6 +114,7 @@ impl Batch {
             arrived: Vec::with_capacity(BATCH),
             peers: Vec::with_capacity(BATCH),
             lengths: Vec::with_capacity(BATCH),
+            counted: Vec::with_capacity(BATCH),
         }
     }
 
@@ -135,25 +138,37 @@ impl Batch {
     ) {
         self.peers.clear();
         self.lengths.clear();
+        self.counted.clear();
+        let address = worker.active().slots.address(local.ip());
+        // One query of the batch stands for all of them among the most frequent.
+        let sample = if received > 1 { worker.roll() as usize % received } else { 0 };
         for index in 0..received {
             let (length, source) = self.arrived[index];
             let Some((source, peer)) = source.and_then(|it| Some((it, to_std(&it)?))) else { continue };
             let query = &self.queries[index][..length];
             let reply = &mut self.replies[self.lengths.len()];
             // One query's panic must not take the others; their replies are in the batch already.
-            let result = catch_unwind(AssertUnwindSafe(|| answer_one(worker, socket, local, query, peer, now, reply)));
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                let stands_for = if index == sample { received as u64 } else { 0 };
+                let arrival = Arrived { octets: query, peer, address, now, stands_for };
+                answer_one(worker, socket, local, &arrival, reply)
+            }));
             match result {
-                Ok(Some(length)) => {
-                    self.lengths.push(length);
+                Ok(Some(reply)) => {
+                    self.lengths.push(reply.length());
+                    self.counted.push(reply.ready());
                     self.peers.push(Some(source));
                 }
                 Ok(None) => {}
                 Err(_) => worker.count.panics.bump(),
             }
         }
-        if !self.lengths.is_empty() {
-            // The time of the whole batch: what the last of its clients waited.
-            worker.count.latency.record_many(Outcome::Hit, now.elapsed(), self.lengths.len() as u64);
+        // The time of the whole batch: what the last of its clients waited.
+        let took = now.elapsed();
+        for (ready, reply) in self.counted.iter().zip(self.replies.iter()) {
+            if let Some(Ready { length, outcome, slot }) = *ready {
+                worker.count.count_sent(&reply[..length], Transport::Udp, outcome, slot, took);
+            }
         }
     }
 
@@ -204,16 +219,25 @@ pub fn discard_waiting(worker: &Worker) {
     }
 }
 
-/// Deals with one datagram; the length of the reply in `out`, if it gets one now.
+/// A datagram.
+struct Arrived<'a> {
+    octets: &'a [u8],
+    peer: SocketAddr,
+    /// Our address, as [`Ends`] has it.
+    address: usize,
+    now: Instant,
+    /// How many queries it stands for among the most frequent; 0: it was not picked.
+    stands_for: u64,
+}
+
+/// Deals with one datagram; the reply in `out`, if it gets one now.
 fn answer_one(
     worker: &Rc<Worker>,
     socket: &Arc<UdpSocket>,
     local: SocketAddr,
-    octets: &[u8],
-    peer: SocketAddr,
-    now: Instant,
+    &Arrived { octets, peer, address, now, stands_for }: &Arrived<'_>,
     out: &mut [u8],
-) -> Option<usize> {
+) -> Option<Reply> {
     let count = &worker.count;
     let client = peer.ip();
     if peer == local || is_reflector(peer.port()) {
@@ -229,22 +253,25 @@ fn answer_one(
         Ok(query) => query,
         Err(refusal) => {
             count.queries.bump(Arrival::of(Transport::Udp, client));
-            return refuse(worker, octets, refusal, Transport::Udp, out);
+            return refuse(worker, octets, refusal, Transport::Udp, out).map(Reply::Counts);
         }
     };
     if let Some(length) = ProbeName::answer(query.key(), &query.asker(), out) {
-        return Some(length);
+        return Some(Reply::ToOurselves(length));
     }
     count.queries.bump(Arrival::of(Transport::Udp, client));
     let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(socket), peer));
+    if stands_for > 0 {
+        count.top.offer(query.key().qname(), client, stands_for, now);
+    }
     let turn = Turn { active: &active, count, now };
-    let step = worker.resolver.on_query(turn, &query, client, waiter, out);
+    let step = worker.resolver.on_query(turn, &query, Ends { client, address }, waiter, out);
     worker.log(&query, peer, Transport::Udp, step.label());
     match step {
-        Step::Reply(length) => Some(worker.replied(&out[..length])),
-        Step::ReplyAndLaunch(length, flight) => {
+        Step::Reply(ready) => Some(Reply::Counts(ready)),
+        Step::ReplyAndLaunch(ready, flight) => {
             worker.launch(flight);
-            Some(worker.replied(&out[..length]))
+            Some(Reply::Counts(ready))
         }
         Step::Launch(flight) => {
             worker.launch(flight);
@@ -258,6 +285,29 @@ fn answer_one(
     }
 }
 
+/// A reply in the buffer.
+enum Reply {
+    Counts(Ready),
+    /// To a probe of our own, of this many octets.
+    ToOurselves(usize),
+}
+
+impl Reply {
+    fn length(&self) -> usize {
+        match self {
+            Self::Counts(ready) => ready.length,
+            Self::ToOurselves(length) => *length,
+        }
+    }
+
+    fn ready(self) -> Option<Ready> {
+        match self {
+            Self::Counts(ready) => Some(ready),
+            Self::ToOurselves(_) => None,
+        }
+    }
+}
+
 /// The reply to what is no query we answer, if it gets one.
 pub(super) fn refuse(
     worker: &Worker,
@@ -265,13 +315,13 @@ pub(super) fn refuse(
     refusal: Refusal,
     transport: Transport,
     out: &mut [u8],
-) -> Option<usize> {
+) -> Option<Ready> {
     let Some(length) = compose::refuse(octets, &refusal, transport, out) else {
         worker.count.drops.bump(Dropped::of_label(refusal.label()).unwrap_or(Dropped::Malformed));
         return None;
     };
     worker.count.refused.bump(Refused::of_label(refusal.label()).unwrap_or(Refused::Other));
-    Some(worker.replied(&out[..length]))
+    Some(Ready { length, outcome: Outcome::Refused, slot: Slot::NONE })
 }
 
 /// Whether a query from `port` would make us answer a service that answers back: echo, discard, daytime, quote, chargen.

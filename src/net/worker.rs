@@ -42,6 +42,9 @@ pub(super) const LINGER: Duration = Duration::from_millis(30);
 /// Time a stopping worker gives what is still under way.
 pub(super) const DRAIN: Duration = RESOLVE_TIMER.saturating_add(Duration::from_millis(250));
 
+/// Where the lines of the query log come from.
+pub const QUERY_LOG: &str = "queries";
+
 /// What all workers share.
 pub struct Shared {
     pub resolver: Arc<Resolver<Guest>>,
@@ -138,7 +141,8 @@ pub fn run(
     })
 }
 
-/// Says once a second that the worker runs, and closes upstream ports that have had their time.
+/// Says once a second that the worker runs, closes upstream ports that have had their time, and shows what the pools
+/// have counted.
 async fn sweep(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(BEAT);
     loop {
@@ -146,6 +150,7 @@ async fn sweep(worker: Rc<Worker>) {
         let now = Instant::now();
         worker.beat(now);
         worker.udp.sweep(now);
+        worker.exchanged.show(&worker.count);
     }
 }
 
@@ -196,14 +201,8 @@ impl Worker {
         self.logged.set(self.logged.get().wrapping_add(1));
         if self.logged.get().is_multiple_of(many.max(1)) {
             let name = name::escape(query.qname());
-            tracing::info!(%client, %name, r#type = %query.qtype(), ?transport, outcome, "query");
+            tracing::info!(target: QUERY_LOG, %client, %name, r#type = %query.qtype(), ?transport, outcome, "query");
         }
-    }
-
-    /// Counts a reply about to be sent, and gives its length.
-    pub fn replied(&self, reply: &[u8]) -> usize {
-        self.count.count_reply(reply);
-        reply.len()
     }
 
     /// Whether the agent stops.

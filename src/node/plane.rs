@@ -62,6 +62,8 @@ pub struct Status {
     pub repaired: Repaired,
     /// The last of them: when, and what was not as we had made it.
     pub last_repair: Option<(SystemTime, String)>,
+    /// Times the host refused something.
+    pub failures: u64,
     /// What went wrong last, until something goes right.
     pub trouble: Option<String>,
 }
@@ -333,8 +335,11 @@ impl<'a> Presence<'a> {
                 let known = self.told.borrow().trouble.as_ref() == Some(&trouble);
                 if !known {
                     tracing::warn!(%trouble, "the node plane");
-                    self.told.send_modify(|status| status.trouble = Some(trouble));
                 }
+                self.told.send_modify(|status| {
+                    status.failures += 1;
+                    status.trouble = Some(trouble);
+                });
             }
         }
     }

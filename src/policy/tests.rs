@@ -31,7 +31,7 @@ fn key(name: &str, rtype: Type) -> Key {
 
 /// The upstream a name is routed to.
 fn route(policy: &Policy, name: &str) -> usize {
-    match policy.decide(&key(name, Type::A), POD) {
+    match policy.decide(&key(name, Type::A), POD).decision {
         Decision::Route { upstream, .. } => upstream,
         other => panic!("{name}: {other:?}"),
     }
@@ -76,7 +76,7 @@ fn zones_answered_here_keep_their_children() {
         zone("good.ads.test", Action::Route(1)),
     ]);
     assert!(matches!(
-        policy.decide(&key("x.ads.test", Type::A), POD),
+        policy.decide(&key("x.ads.test", Type::A), POD).decision,
         Decision::Negative { rcode: Rcode::NXDOMAIN, ede: Ede::FILTERED, .. }
     ));
     assert_eq!(route(&policy, "x.good.ads.test"), 1);
@@ -90,7 +90,9 @@ fn only_names_with_too_many_labels_are_search_noise() {
     assert_eq!(route(&policy, "home.lan"), 1);
     assert_eq!(route(&policy, "nas.home.lan"), 1);
     let noise = key("example.com.home.lan", Type::AAAA);
-    let Decision::Negative { rcode, zone, ede } = policy.decide(&noise, POD) else { panic!("not answered here") };
+    let Decision::Negative { rcode, zone, ede } = policy.decide(&noise, POD).decision else {
+        panic!("not answered here")
+    };
     assert_eq!((rcode, zone.to_string().as_str(), ede), (Rcode::NXDOMAIN, "home.lan.", Ede::SYNTHESIZED));
 }
 
@@ -98,13 +100,13 @@ fn only_names_with_too_many_labels_are_search_noise() {
 fn a_pinned_address_leads_back_to_all_its_names() {
     let pin = Action::Addresses(vec![Ipv4Addr::new(10, 97, 4, 20).into()]);
     let policy = policy(vec![zone(".", Action::Route(0)), zone("git.test", pin.clone()), zone("forge.test", pin)]);
-    let Decision::Pointers(names) = policy.decide(&key("20.4.97.10.in-addr.arpa", Type::PTR), POD) else {
+    let Decision::Pointers(names) = policy.decide(&key("20.4.97.10.in-addr.arpa", Type::PTR), POD).decision else {
         panic!("no pointers")
     };
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["git.test.", "forge.test."]);
     assert!(matches!(
-        policy.decide(&key("20.4.97.10.in-addr.arpa", Type::A), POD),
+        policy.decide(&key("20.4.97.10.in-addr.arpa", Type::A), POD).decision,
         Decision::Negative { rcode: Rcode::NOERROR, .. }
     ));
     assert_eq!(route(&policy, "21.4.97.10.in-addr.arpa"), 0);
@@ -121,7 +123,7 @@ fn stripping_concerns_the_clients_it_names() {
         [("10.1.2.3", Aaaa::Strip), ("::ffff:10.1.2.3", Aaaa::Strip), ("10.2.0.1", Aaaa::Keep), ("fd00::1", Aaaa::Keep)]
     {
         let client = client.parse().expect("a legal address");
-        let Decision::Route { aaaa, .. } = policy.decide(&key("a.test", Type::AAAA), client) else {
+        let Decision::Route { aaaa, .. } = policy.decide(&key("a.test", Type::AAAA), client).decision else {
             panic!("no route")
         };
         assert_eq!(aaaa, expected, "{client}");

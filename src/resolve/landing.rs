@@ -10,9 +10,9 @@
 
 use super::pursuit::{Cause, Landing};
 use super::rendering::{Rendered, Want, render};
-use super::{Answer, DISCARD, Errand, Flight, Parked, Passage, Resolver, Step, Turn, Waiter};
+use super::{Answer, DISCARD, Errand, Flight, Parked, Passage, Ready, Resolver, Step, Turn, Waiter};
 use crate::cache::{Found, Freshness, NotCacheable};
-use crate::metrics::{self, Drop as Dropped, NotStored, Stored};
+use crate::metrics::{Drop as Dropped, NotStored, Outcome, Slot, Stored};
 use crate::wire::compose::{self, TtlRule};
 use crate::wire::{Asker, Ede, Kind, Rcode, Type};
 
@@ -81,9 +81,8 @@ impl<W: Waiter> Resolver<W> {
                     self.answer_stale(turn, &answer, in_time, out);
                 }
                 for parked in late {
-                    count.latency.record(metrics::Outcome::Miss, now.saturating_duration_since(parked.since));
                     if let Some(length) = compose::failure(&parked.waiter.asker(), rcode, ede, out) {
-                        send(turn, parked.waiter, &out[..length]);
+                        parked.send(turn, Outcome::Failure, &out[..length]);
                     }
                 }
                 Vec::new()
@@ -94,9 +93,9 @@ impl<W: Waiter> Resolver<W> {
     /// Sends an entry past its lifetime to everybody in `parked`.
     pub(super) fn answer_stale(&self, turn: Turn<'_>, answer: &Answer<'_>, parked: Vec<Parked<W>>, out: &mut [u8]) {
         for parked in parked {
-            turn.count.latency.record(metrics::Outcome::Stale, turn.now.saturating_duration_since(parked.since));
-            if let Some(length) = self.render_stale(turn, answer, &parked.waiter.asker(), parked.want, out) {
-                send(turn, parked.waiter, &out[..length]);
+            let (asker, want, slot) = (parked.waiter.asker(), parked.want, parked.slot);
+            if let Some(length) = self.render_stale(turn, answer, &asker, want, slot, out) {
+                parked.send(turn, Outcome::Stale, &out[..length]);
             }
         }
     }
@@ -108,11 +107,13 @@ impl<W: Waiter> Resolver<W> {
         answer: &Answer<'_>,
         asker: &Asker<'_>,
         want: Want,
+        slot: Slot,
         out: &mut [u8],
     ) -> Option<usize> {
         let Answer { key, entry, lifetimes, group, .. } = *answer;
         let stale = TtlRule::Stale { cap: lifetimes.stale_ttl };
         turn.count.stale_answers.bump();
+        turn.count.served.stale(slot);
         let rendered = match render(entry, asker, want, stale, lifetimes, out) {
             // Only with strip-if-a: the stale A answer holds no address, so AAAA decides.
             Rendered::AskItself => match self.cache.lookup(&key.with_type(Type::AAAA), || group.replied(), turn.now) {
@@ -148,10 +149,7 @@ impl<W: Waiter> Resolver<W> {
             }
             let asker = parked.waiter.asker();
             match render(answer.entry, &asker, parked.want, TtlRule::Age(answer.age), answer.lifetimes, out) {
-                Rendered::Reply(length) => {
-                    turn.count.latency.record(metrics::Outcome::Miss, waited);
-                    send(turn, parked.waiter, &out[..length]);
-                }
+                Rendered::Reply(length) => parked.send(turn, Outcome::Miss, &out[..length]),
                 Rendered::AskItself => follow.extend(self.follow(turn, answer, parked, out)),
                 Rendered::TooSmall => {}
             }
@@ -161,26 +159,28 @@ impl<W: Waiter> Resolver<W> {
 
     /// A has no address, so the AAAA question that waited for it is asked itself (strip-if-a).
     fn follow(&self, turn: Turn<'_>, answer: &Answer<'_>, parked: Parked<W>, out: &mut [u8]) -> Option<Flight<W>> {
-        let Parked { waiter, client, since, .. } = parked;
+        let Parked { waiter, client, since, slot, .. } = parked;
         // The asker borrows the waiter, which is parked meanwhile: the passage gets a copy of the question.
         let (question, asker) = (waiter.asker().question.to_vec(), waiter.asker());
         let asker = Asker { question: &question, ..asker };
         let Answer { key, lifetimes, group, .. } = *answer;
-        let passage = Passage { turn, asker, client, lifetimes, group, since };
+        let passage = Passage { turn, asker, client, lifetimes, group, since, slot };
         let mut waiter = Some(waiter);
         let park = || waiter.take().expect("route calls its closure once");
         let errand = Errand { key: &key.with_type(Type::AAAA), want: Want::Itself };
-        match self.route(&passage, errand, park, out) {
-            Step::Reply(length) => {
-                if let Some(waiter) = waiter {
-                    send(turn, waiter, &out[..length]);
-                }
+        let step = self.route(&passage, errand, park, out);
+        let send = |waiter: Option<W>, Ready { length, outcome, slot }: Ready| {
+            if let Some(waiter) = waiter {
+                Parked { waiter, client, since, want: errand.want, slot }.send(turn, outcome, &out[..length]);
+            }
+        };
+        match step {
+            Step::Reply(ready) => {
+                send(waiter, ready);
                 None
             }
-            Step::ReplyAndLaunch(length, flight) => {
-                if let Some(waiter) = waiter {
-                    send(turn, waiter, &out[..length]);
-                }
+            Step::ReplyAndLaunch(ready, flight) => {
+                send(waiter, ready);
                 Some(*flight)
             }
             Step::Launch(flight) => Some(*flight),
@@ -189,10 +189,15 @@ impl<W: Waiter> Resolver<W> {
     }
 }
 
-/// Sends a reply to one who waited, and counts it.
-pub(super) fn send<W: Waiter>(turn: Turn<'_>, waiter: W, reply: &[u8]) {
-    turn.count.count_reply(reply);
-    waiter.answer(reply);
+// === impl Parked ===
+
+impl<W: Waiter> Parked<W> {
+    /// Sends the reply, and counts it.
+    pub(super) fn send(self, turn: Turn<'_>, outcome: Outcome, reply: &[u8]) {
+        let waited = turn.now.saturating_duration_since(self.since);
+        turn.count.count_sent(reply, self.waiter.asker().transport, outcome, self.slot, waited);
+        self.waiter.answer(reply);
+    }
 }
 
 fn not_stored(reason: NotCacheable) -> NotStored {

@@ -25,13 +25,12 @@ use std::time::{Duration, Instant};
 use crate::cache::flight::{Flights, Join, Lapse, Stale, Ticket};
 use crate::cache::{Cache, Entry, Found};
 use crate::clients::{self, Clients, Place};
-use crate::metrics::{self, Drop as Dropped, Lookup, Worker};
+use crate::metrics::{self, Drop as Dropped, Lookup, Outcome, Sign, Slot, Slots, Worker};
 use crate::plan::{Aaaa, Lifetimes, NonRecursive, Plan};
-use crate::policy::{Decision, LOCAL_TTL, Policy};
+use crate::policy::{Decision, LOCAL_TTL, Policy, Verdict};
 use crate::upstream::{Group, Upstreams};
 use crate::wire::compose::{self, TtlRule};
-use crate::wire::{Asker, Ede, Key, Query, Rcode, Type};
-use landing::send;
+use crate::wire::{Asker, Ede, Key, Name, Query, Rcode, Type};
 use loops::Loops;
 use pursuit::{Landing, Pace, Pursuit};
 use rendering::{Rendered, Want, render};
@@ -48,6 +47,8 @@ pub struct Active {
     pub plan: Plan,
     pub policy: Policy,
     pub upstreams: Upstreams,
+    /// Where queries count for the incumbent's metrics; none, if the plan does not want those.
+    pub slots: Slots,
 }
 
 /// Somebody who waits for an answer. Dropped without one, it must tell its client that it failed.
@@ -74,6 +75,7 @@ pub struct Parked<W> {
     client: IpAddr,
     since: Instant,
     want: Want,
+    slot: Slot,
 }
 
 /// A question to be asked upstream, with everybody parked behind it.
@@ -101,10 +103,19 @@ pub enum Step<W> {
     Launch(Box<Flight<W>>),
     /// Parked; whoever flies the flight answers.
     Parked,
-    /// This many octets of the buffer are the reply.
-    Reply(usize),
+    /// The buffer holds the reply.
+    Reply(Ready),
     /// Reply, and fly the flight.
-    ReplyAndLaunch(usize, Box<Flight<W>>),
+    ReplyAndLaunch(Ready, Box<Flight<W>>),
+}
+
+/// A reply in the buffer, and how it counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ready {
+    /// Octets of it.
+    pub length: usize,
+    pub outcome: Outcome,
+    pub slot: Slot,
 }
 
 impl Active {
@@ -112,7 +123,11 @@ impl Active {
     pub fn new(plan: Plan, before: Option<&Self>, epoch: Instant) -> Self {
         let policy = Policy::new(&plan);
         let upstreams = Upstreams::new(&plan.upstreams, before.map(|it| &it.upstreams), epoch);
-        Self { plan, policy, upstreams }
+        let zones: Vec<&Name> = plan.zones.iter().map(|zone| &zone.name).collect();
+        let (addresses, zones) =
+            if plan.coredns_names { (plan.listen_sockets().collect(), zones) } else { (Vec::new(), Vec::new()) };
+        let slots = Slots::new(&addresses, &zones, before.map(|it| &it.slots));
+        Self { plan, policy, upstreams, slots }
     }
 }
 
@@ -124,6 +139,14 @@ pub struct Turn<'a> {
     pub now: Instant,
 }
 
+/// Between whom a query passes.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    pub client: IpAddr,
+    /// Our address, as [`Slots::address`] numbers it.
+    pub address: usize,
+}
+
 /// One query on its way through: what every step needs.
 struct Passage<'a> {
     turn: Turn<'a>,
@@ -133,6 +156,7 @@ struct Passage<'a> {
     group: &'a Arc<Group>,
     /// When the client asked.
     since: Instant,
+    slot: Slot,
 }
 
 /// An entry that answers a question.
@@ -168,12 +192,12 @@ impl<W: Waiter> Resolver<W> {
         self.flights.len()
     }
 
-    /// Deals with a query from `client`. A reply is written into `out`; `waiter` is called only if one must wait.
+    /// Deals with a query between `ends`. A reply is written into `out`; `waiter` is called only if one must wait.
     pub fn on_query(
         &self,
         turn: Turn<'_>,
         query: &Query<'_>,
-        client: IpAddr,
+        Ends { client, address }: Ends,
         waiter: impl FnOnce() -> W,
         out: &mut [u8],
     ) -> Step<W> {
@@ -185,18 +209,20 @@ impl<W: Waiter> Resolver<W> {
             if group.note_loop(now) {
                 tracing::error!(upstream = group.name, "forwarding loop: a server of this upstream asks us");
             }
-            return fail(&asker, Rcode::SERVFAIL, None, out);
+            return reply(compose::failure(&asker, Rcode::SERVFAIL, None, out), Outcome::Failure, Slot::NONE);
         }
-        let reply = |length: Option<usize>| length.map_or(Step::Drop(Dropped::Malformed), Step::Reply);
-        let (zone, upstream, aaaa) = match active.policy.decide(key, client) {
+        let Verdict { zone, decision } = active.policy.decide(key, client);
+        let slot = active.slots.slot(address, zone);
+        count.served.asked(slot, query);
+        let (zone, upstream, aaaa) = match decision {
             Decision::Route { zone, upstream, aaaa } => (zone, upstream, aaaa),
             here => {
                 count.lookups.bump(Lookup::Local);
-                return reply(answer_here(&here, &asker, out));
+                return reply(answer_here(&here, &asker, out), Outcome::Local, slot);
             }
         };
         let group = active.upstreams.group(upstream);
-        let passage = Passage { turn, asker, client, lifetimes: &zone.lifetimes, group, since: now };
+        let passage = Passage { turn, asker, client, lifetimes: &zone.lifetimes, group, since: now, slot };
         let labels = zone.name.labels();
         match (aaaa, query.qtype()) {
             (Aaaa::Keep, _) => self.route(&passage, Errand { key, want: Want::Itself }, waiter, out),
@@ -219,30 +245,35 @@ impl<W: Waiter> Resolver<W> {
         let plan = &at.turn.active.plan;
         match self.cache.lookup(key, || at.group.replied(), at.turn.now) {
             Found::Fresh { entry, age } => {
-                at.turn.count.lookups.bump(Lookup::Fresh);
+                at.hit(Lookup::Fresh, &entry);
                 match render(&entry, &at.asker, want, TtlRule::Age(age), at.lifetimes, out) {
                     Rendered::AskItself => {
                         self.route(at, Errand { key: &key.with_type(Type::AAAA), want: Want::Itself }, waiter, out)
                     }
                     Rendered::Reply(length) => match self.prefetch(at, key, &entry) {
-                        Some(flight) => Step::ReplyAndLaunch(length, flight),
-                        None => Step::Reply(length),
+                        Some(flight) => Step::ReplyAndLaunch(at.ready(length, Outcome::Hit), flight),
+                        None => Step::Reply(at.ready(length, Outcome::Hit)),
                     },
                     Rendered::TooSmall => Step::Drop(Dropped::Malformed),
                 }
             }
             Found::Failed(failure) => {
                 at.turn.count.lookups.bump(Lookup::FailureCached);
+                at.turn.count.served.hit(at.slot, Sign::Denial);
                 let ede = if failure.silent { failure.ede } else { Some(Ede::CACHED_ERROR) };
-                fail(&at.asker, failure.rcode, ede.or(Some(Ede::CACHED_ERROR)), out)
+                let length = compose::failure(&at.asker, failure.rcode, ede.or(Some(Ede::CACHED_ERROR)), out);
+                reply(length, Outcome::Failure, at.slot)
             }
             Found::Stale { entry, failed } => self.route_stale(at, errand, &entry, failed, waiter, out),
             Found::Vacant if !at.asker.recursion_desired && plan.non_recursive == NonRecursive::Refuse => {
                 at.turn.count.refused.bump(metrics::Refused::NonRecursive);
-                fail(&at.asker, Rcode::REFUSED, Some(Ede::NOT_AUTHORITATIVE), out)
+                at.turn.count.served.missed(at.slot);
+                let length = compose::failure(&at.asker, Rcode::REFUSED, Some(Ede::NOT_AUTHORITATIVE), out);
+                reply(length, Outcome::Refused, at.slot)
             }
             Found::Vacant => {
-                let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
+                at.turn.count.served.missed(at.slot);
+                let parked = at.park(waiter(), want);
                 match self.flights.join(key, parked, Stale::None) {
                     Join::Parked => {
                         at.turn.count.lookups.bump(Lookup::Parked);
@@ -280,30 +311,33 @@ impl<W: Waiter> Resolver<W> {
             || self.flights.under_way(key) == Some(Lapse::Passed);
         let answer = Answer { key, entry, age: 0, lifetimes: at.lifetimes, group: at.group };
         if !at_once {
-            let parked = Parked { waiter: waiter(), client: at.client, since: at.since, want };
+            let parked = at.park(waiter(), want);
             match self.flights.join(key, parked, Stale::AtHand) {
                 Join::Parked => {
                     count.lookups.bump(Lookup::Parked);
+                    count.served.missed(at.slot);
                     return Step::Parked;
                 }
                 Join::Launched(ticket) => {
                     count.lookups.bump(Lookup::Miss);
+                    count.served.missed(at.slot);
                     return self.launch(at, ticket, Some(Arc::clone(entry)), out);
                 }
                 // The waiter is spent, so it gets the answer, not the caller.
                 Join::Full(parked) | Join::Lapsed(parked) => {
-                    count.lookups.bump(Lookup::Stale);
+                    at.hit(Lookup::Stale, entry);
                     self.answer_stale(at.turn, &answer, vec![parked], out);
                     return Step::Parked;
                 }
             }
         }
-        count.lookups.bump(Lookup::Stale);
-        let Some(length) = self.render_stale(at.turn, &answer, &at.asker, want, out) else {
+        at.hit(Lookup::Stale, entry);
+        let Some(length) = self.render_stale(at.turn, &answer, &at.asker, want, at.slot, out) else {
             return Step::Drop(Dropped::Malformed);
         };
+        let ready = at.ready(length, Outcome::Stale);
         let refresh = if held { None } else { self.refresh(at, key, Some(Arc::clone(entry))) };
-        refresh.map_or(Step::Reply(length), |flight| Step::ReplyAndLaunch(length, flight))
+        refresh.map_or(Step::Reply(ready), |flight| Step::ReplyAndLaunch(ready, flight))
     }
 
     /// Lets a flight take off, if the limits allow; else everybody parked behind it is told at once.
@@ -334,7 +368,7 @@ impl<W: Waiter> Resolver<W> {
             // Never REFUSED: musl takes it for the end of the search. Never cached: it says nothing about the name.
             for parked in ticket.land() {
                 if let Some(length) = compose::failure(&parked.waiter.asker(), Rcode::SERVFAIL, None, out) {
-                    send(at.turn, parked.waiter, &out[..length]);
+                    parked.send(at.turn, Outcome::Failure, &out[..length]);
                 }
             }
             return Step::Parked;
@@ -362,6 +396,7 @@ impl<W: Waiter> Resolver<W> {
             return None;
         }
         at.turn.count.prefetches.bump();
+        at.turn.count.served.prefetched(at.slot);
         if self.flights.len() >= at.turn.active.plan.limits.in_flight {
             return None;
         }
@@ -441,8 +476,28 @@ fn answer_here(decision: &Decision<'_>, asker: &Asker<'_>, out: &mut [u8]) -> Op
     }
 }
 
-fn fail<W>(asker: &Asker<'_>, rcode: Rcode, ede: Option<Ede>, out: &mut [u8]) -> Step<W> {
-    compose::failure(asker, rcode, ede, out).map_or(Step::Drop(Dropped::Malformed), Step::Reply)
+/// The step after writing a reply; without a length there was no room for it.
+fn reply<W>(length: Option<usize>, outcome: Outcome, slot: Slot) -> Step<W> {
+    length.map_or(Step::Drop(Dropped::Malformed), |length| Step::Reply(Ready { length, outcome, slot }))
+}
+
+// === impl Passage ===
+
+impl Passage<'_> {
+    /// Counts that the cache had `entry`.
+    fn hit(&self, lookup: Lookup, entry: &Entry) {
+        let count = self.turn.count;
+        count.lookups.bump(lookup);
+        count.served.hit(self.slot, if entry.is_negative() { Sign::Denial } else { Sign::Success });
+    }
+
+    fn park<W>(&self, waiter: W, want: Want) -> Parked<W> {
+        Parked { waiter, client: self.client, since: self.since, want, slot: self.slot }
+    }
+
+    fn ready(&self, length: usize, outcome: Outcome) -> Ready {
+        Ready { length, outcome, slot: self.slot }
+    }
 }
 
 #[cfg(test)]

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::Entry;
+use crate::metrics::Said;
 use crate::plan::Protocol;
-use crate::upstream::{Group, Outstanding, Plain, Server};
+use crate::upstream::{Group, Health, Outstanding, Plain, Server};
 use crate::wire::{Ede, Kind, Rcode, Response};
 
 /// Time for everything; below the 5 s after which glibc asks again.
@@ -73,6 +74,7 @@ struct Try {
     via: Via,
     edns: Edns,
     state: State,
+    begun: Instant,
     last_sent: Instant,
     sends: u32,
     /// The last send has been counted as a failure of its server.
@@ -201,6 +203,10 @@ impl Pursuit {
             self.count_overdue(now, Duration::from_millis(100));
             let tried: Vec<SocketAddr> = self.tries.iter().map(|it| it.server.address).collect();
             if let Some(server) = self.group.choose(&tried, dice) {
+                // Healthy ones are chosen first.
+                if tried.is_empty() && self.group.health(&server) == Health::Suspect {
+                    self.group.note_all_suspect();
+                }
                 let via = if self.group.protocol == Protocol::Udp { Via::Datagram } else { Via::Stream };
                 let edns = if self.group.is_plain(&server, now) { Edns::Without } else { Edns::With };
                 let attempt = self.add(server, via, edns, now);
@@ -270,7 +276,10 @@ impl Pursuit {
             it.outstanding = None;
             (Arc::clone(&it.server), it.via, it.edns)
         };
-        self.group.on_reply(&server, now.saturating_duration_since(self.tries[attempt].last_sent), now);
+        let Try { begun, last_sent, .. } = self.tries[attempt];
+        // Which of several sends was answered is not known: from the first on is what we waited.
+        server.talks.say(Said::of(response.rcode()), now.saturating_duration_since(begun));
+        self.group.on_reply(&server, now.saturating_duration_since(last_sent), now);
         if response.edns_seen() {
             self.group.note_edns(&server, now);
         }
@@ -345,6 +354,7 @@ impl Pursuit {
             via,
             edns,
             state: State::Waiting,
+            begun: now,
             last_sent: now,
             sends: 0,
             overdue: false,

@@ -103,7 +103,8 @@ impl Stage {
         let query = Query::parse(&octets, Transport::Udp).expect("a legal query");
         let waiter = || Guest { query: Rc::clone(&octets), told: Rc::clone(&self.told), settled: false };
         let turn = Turn { active: &self.active, count: &self.count, now: self.now };
-        self.resolver.on_query(turn, &query, Ipv4Addr::LOCALHOST.into(), waiter, &mut self.out)
+        let ends = Ends { client: Ipv4Addr::LOCALHOST.into(), address: 0 };
+        self.resolver.on_query(turn, &query, ends, waiter, &mut self.out)
     }
 
     fn launch(&mut self) -> Box<Flight<Guest>> {
@@ -161,7 +162,8 @@ fn a_question_answered_before_its_take_off_is_landed_not_asked() {
         Guest { query: Rc::clone(&octets), told: Rc::clone(&stage.told), settled: false }
     };
     let turn = Turn { active: &stage.active, count: &stage.count, now: stage.now };
-    let step = stage.resolver.on_query(turn, &query, Ipv4Addr::LOCALHOST.into(), waiter, &mut []);
+    let step =
+        stage.resolver.on_query(turn, &query, Ends { client: Ipv4Addr::LOCALHOST.into(), address: 0 }, waiter, &mut []);
     let Step::Launch(flight) = step else { panic!("a flight answers, from its own buffer") };
     let pursuit::Order::Land(landing) = flight.pursuit(stage.now).next(stage.now, 0) else { panic!("nobody is asked") };
     stage.land(*flight, landing);

@@ -126,11 +126,13 @@ fn serve_endpoints(inner: &Arc<Inner>, host: Arc<Host>, own: &[SocketAddr]) {
         serve(address, "health", Site::Health(Readiness::new(move || inner.missing())));
     }
     if let Some(address) = http.debug {
+        let top = Arc::clone(&inner.metrics);
         let (upstreams, plan, node) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
         let debug = Debug {
             cache: dump(inner),
             upstreams: Box::new(move || json!(status::upstreams(&upstreams.shared.active.load()))),
             node: Box::new(move || json!(node.node.get().map(|link| link.show(&node.shared.active.load())))),
+            top: Box::new(move |limit| rows::top(&top, limit)),
             plan: Box::new(move || json!(format!("{:#?}", plan.shared.active.load().plan).lines().collect::<Vec<_>>())),
         };
         serve(address, "debug", Site::Debug(debug));

@@ -1,9 +1,13 @@
-//! The cache in words: entries as rows for a dump. Off every query's path.
+//! The cache, and what is asked most, in words. Off every query's path.
 
 use std::time::Instant;
 
+use serde_json::json;
+
 use crate::cache::{self, Cache, Entry};
 use crate::dump::{self, DumpRow, Filter};
+use crate::metrics::Metrics;
+use crate::metrics::top::Top;
 use crate::wire::{Key, Rcode, name};
 
 /// The rows that `filter` means. The entries are collected first, by reference: no lock outlives a step, and a slow
@@ -22,6 +26,24 @@ pub(super) fn rows(cache: &Cache, filter: &Filter) -> impl Iterator<Item = DumpR
 /// Removes what `filter` means and says how many entries went.
 pub(super) fn flush(cache: &Cache, filter: &Filter) -> usize {
     cache.flush(&chosen(filter))
+}
+
+/// The first `limit` names and clients, and how many queries there were in that time.
+pub(super) fn top(metrics: &Metrics, limit: usize) -> serde_json::Value {
+    let top = Top::of(metrics.workers(), limit, Instant::now());
+    let names = top.names.iter().map(|row| {
+        json!({ "name": name::escape(&row.what).to_string(), "queries": row.queries, "at_most_too_many": row.too_many })
+    });
+    let clients = top
+        .clients
+        .iter()
+        .map(|row| json!({ "client": row.what.to_string(), "queries": row.queries, "at_most_too_many": row.too_many }));
+    json!({
+        "seconds": top.lately.as_secs(),
+        "queries": top.queries,
+        "names": names.collect::<Vec<_>>(),
+        "clients": clients.collect::<Vec<_>>(),
+    })
 }
 
 fn chosen(filter: &Filter) -> cache::Filter {

@@ -19,6 +19,7 @@ use super::{Class, Edns, HEADER, Key, MESSAGE_MAX, Opcode, Refusal, Transport, T
 pub struct Query<'a> {
     asker: Asker<'a>,
     key: Key,
+    length: usize,
 }
 
 impl<'a> Query<'a> {
@@ -49,7 +50,12 @@ impl<'a> Query<'a> {
         result?;
         let asker = Asker::new(&header, question.0, edns, transport);
         let key = Key::copy(qname, qtype, asker.dnssec_ok(), asker.checking_disabled);
-        Ok(Self { asker, key })
+        Ok(Self { asker, key, length: octets.len() })
+    }
+
+    /// Octets of the whole message.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// The message's ID.

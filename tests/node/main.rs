@@ -29,6 +29,7 @@ mod hang;
 mod harness;
 mod life;
 mod memory_group;
+mod metrics;
 mod modes;
 mod repair;
 mod status;

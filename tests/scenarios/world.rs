@@ -16,7 +16,7 @@ use nodens::cache::Filter;
 use nodens::metrics;
 use nodens::plan::Plan;
 use nodens::resolve::pursuit::{Edns, Event, Order, Pursuit, Via};
-use nodens::resolve::{Active, Flight, Resolver, Step, Turn};
+use nodens::resolve::{Active, Ends, Flight, Resolver, Step, Turn};
 use nodens::upstream::Group;
 use nodens::wire::response::Asked;
 use nodens::wire::{MESSAGE_MAX, Query, Response, Transport, compose};
@@ -172,7 +172,7 @@ impl World {
             settled: false,
         };
         let turn = Turn { active: &self.active, count: &self.count, now };
-        let step = self.resolver.on_query(turn, &query, client, waiter, &mut self.out);
+        let step = self.resolver.on_query(turn, &query, Ends { client, address: 0 }, waiter, &mut self.out);
         // Who was given back has a place less; what it hears is what the step says.
         let given_back = |it: &Heard| Rc::ptr_eq(&it.inquiry, &inquiry) && matches!(it.what, Outcome::Dropped(_));
         if !matches!(step, Step::Parked) && self.heard.borrow().back().is_some_and(given_back) {
@@ -185,12 +185,12 @@ impl World {
             }
             Step::Launch(flight) => Some(flight),
             Step::Parked => None,
-            Step::Reply(length) => {
-                self.heard.borrow_mut().push_back(hear(Outcome::Reply(self.out[..length].to_vec())));
+            Step::Reply(ready) => {
+                self.heard.borrow_mut().push_back(hear(Outcome::Reply(self.out[..ready.length].to_vec())));
                 None
             }
-            Step::ReplyAndLaunch(length, flight) => {
-                self.heard.borrow_mut().push_back(hear(Outcome::Reply(self.out[..length].to_vec())));
+            Step::ReplyAndLaunch(ready, flight) => {
+                self.heard.borrow_mut().push_back(hear(Outcome::Reply(self.out[..ready.length].to_vec())));
                 Some(flight)
             }
         };

@@ -192,11 +192,20 @@ impl Agent {
 
     /// The sum of all samples of a metric whose labels contain `label` (empty: any).
     pub fn metric(&self, name: &str, label: &str) -> f64 {
+        self.samples::<f64>(name, label).into_iter().sum()
+    }
+
+    /// As [`Agent::metric`], of whole numbers.
+    pub fn count(&self, name: &str, label: &str) -> u64 {
+        self.samples::<u64>(name, label).into_iter().sum()
+    }
+
+    fn samples<T: std::str::FromStr>(&self, name: &str, label: &str) -> Vec<T> {
         let is_sample = |line: &&str| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
         };
-        let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
-        self.metrics().lines().filter(is_sample).filter_map(value).sum()
+        let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse().ok());
+        self.metrics().lines().filter(is_sample).filter_map(value).collect()
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Config {
     zones: Vec<(String, String)>,
     top: Vec<(String, String)>,
     metrics: bool,
+    /// More of the `http` block's flow map.
+    http: Vec<String>,
     control: Option<PathBuf>,
 }
 
@@ -41,6 +43,7 @@ impl Config {
             zones: vec![(".".into(), "{ upstream: main }".into())],
             top: vec![("log".into(), "{ level: info, format: text }".into())],
             metrics: false,
+            http: Vec::new(),
             control: None,
         };
         empty.upstream("main", servers, extra)
@@ -85,6 +88,12 @@ impl Config {
         self
     }
 
+    /// Adds an entry to the `http` block: `.endpoint("health: \"127.0.0.1:8080\"")`.
+    pub fn endpoint(mut self, entry: &str) -> Self {
+        self.http.push(entry.into());
+        self
+    }
+
     /// Puts the control socket there; each agent needs its own.
     pub fn control(mut self, socket: PathBuf) -> Self {
         self.control = Some(socket);
@@ -121,7 +130,7 @@ impl Config {
         block("zones", &self.zones);
         let metrics = self.metrics_address().map(|address| format!("metrics: \"{address}\""));
         let control = self.control_socket().map(|socket| format!("control: \"{}\"", socket.display()));
-        let http: Vec<String> = metrics.into_iter().chain(control).collect();
+        let http: Vec<String> = metrics.into_iter().chain(control).chain(self.http.clone()).collect();
         if !http.is_empty() {
             writeln!(out, "http: {{ {} }}", http.join(", ")).expect("strings take all");
         }
