@@ -7,8 +7,10 @@
 //! ```
 
 mod control;
+mod file;
 mod node;
 mod rows;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,6 +35,7 @@ use crate::node::plane::{Plane, Seat};
 use crate::plan::{Plan, Protocol};
 use crate::resolve::{Active, Resolver};
 use crate::upstream::Health;
+use snapshot::Keeper;
 
 pub use control::Host;
 
@@ -46,6 +49,7 @@ pub struct Agent {
     control: Option<JoinHandle<()>>,
     /// The thread that asks ourselves; it ends when the health is closed.
     prober: Option<JoinHandle<()>>,
+    keeper: Option<Keeper>,
     /// What we are on this host, if the plan wants us to be anything.
     plane: Option<Plane>,
 }
@@ -109,6 +113,7 @@ impl Agent {
         let probed = plan.http.health.is_some() || plan.node.is_some();
         let own = if probed { listen::bind_own(&mut sockets).map_err(StartError::Listen)? } else { Vec::new() };
         let resolver = Arc::new(Resolver::new(&plan, epoch));
+        let restored = snapshot::restore(&resolver.cache, &plan);
         let active = Arc::new(Active::new(plan, None, epoch));
         let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared {
@@ -122,9 +127,11 @@ impl Agent {
             make_room: Notify::new(),
             stop: stopping.clone(),
         });
-        // One more writer for the control thread.
         let node = Arc::<OnceLock<node::Link>>::default();
-        let metrics = Arc::new(Metrics::new(count + 1, gauges(&shared, &node)));
+        let metrics = Arc::new(Metrics::new(count, gauges(&shared, &node)));
+        if let Some(restored) = restored {
+            metrics.control().snapshots.bump(restored);
+        }
         let (plans, followed) = watch::channel(active);
         let health = probed.then(|| Arc::new(Latch::new(Instant::now())));
         let inner = Inner {
@@ -146,6 +153,7 @@ impl Agent {
             workers: Vec::new(),
             control: None,
             prober: None,
+            keeper: None,
             plane: None,
         };
         if agent.inner.shared.active.load().plan.node.is_none() {
@@ -169,6 +177,7 @@ impl Agent {
                 break;
             }
         }
+        agent.keeper = Some(Keeper::start(Arc::clone(&agent.inner)).map_err(StartError::Thread)?);
         agent.start_plane(seat)?;
         agent.start_probing(own)?;
         Ok(agent)
@@ -286,6 +295,10 @@ impl Drop for Agent {
         // Our sockets are closed and the connections of the host's own clients have ended: whoever waits for the traffic may
         // have it.
         drop(self.plane.take());
+        // The last answers are in it.
+        if let Some(keeper) = self.keeper.take() {
+            keeper.finish();
+        }
     }
 }
 
@@ -316,7 +329,7 @@ impl Inner {
         self.shared.suspects.notify_one();
         self.adapt_node();
         *self.refused() = None;
-        self.control_cells().reloads.bump(Reload::Accepted);
+        self.metrics.control().reloads.bump(Reload::Accepted);
         Ok(NeedsRestart(fixed))
     }
 
@@ -330,16 +343,11 @@ impl Inner {
     pub(crate) fn refuse(&self, why: String) {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         *self.refused() = Some(why);
-        self.control_cells().reloads.bump(Reload::Rejected);
+        self.metrics.control().reloads.bump(Reload::Rejected);
     }
 
     fn refused(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The cells of those who reload: one at a time, the lock `reloading` sees to that.
-    fn control_cells(&self) -> &crate::metrics::Worker {
-        self.metrics.workers().last().expect("there is one writer for the control thread")
     }
 
     /// What keeps us from being ready, one line each.

@@ -10,6 +10,7 @@
 
 pub mod entry;
 pub mod flight;
+pub mod snapshot;
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -163,6 +164,13 @@ impl Cache {
             other_sign.remove(&hash);
         }
         (entry, verdict)
+    }
+
+    /// Takes in what an agent before this one knew; meant for a cache that nobody reads yet.
+    pub fn restore(&self, entries: Vec<snapshot::Restored>) {
+        for snapshot::Restored { hash, entry } in entries {
+            if entry.is_negative() { &self.negative } else { &self.positive }.insert(hash, entry);
+        }
     }
 
     /// Remembers that `key` could not be resolved; each repetition doubles the time, from `lifetimes.failure_ttl`.

@@ -273,6 +273,18 @@ labels! {
         Stale = ["stale"],
     }
 
+    /// What became of a snapshot of the cache.
+    Snapshot ["result"] {
+        /// Torn, corrupt or no snapshot; the cache started empty.
+        Ignored = ["ignored"],
+        /// Read at the start.
+        Restored = ["restored"],
+        /// The disk or the file system refused it; the one before stays.
+        WriteFailed = ["write_failed"],
+        /// Written.
+        Written = ["written"],
+    }
+
     /// What became of a changed configuration.
     Reload ["result"] {
         /// In force.

@@ -25,5 +25,6 @@ mod harness;
 mod load;
 mod malformed;
 mod peers;
+mod snapshot;
 mod stale;
 mod tcp;
