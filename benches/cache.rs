@@ -8,7 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use nodens::cache::snapshot::{self, Block, Moment, Reader, Restored};
+use nodens::cache::snapshot::{self, Block, Moment, Reader};
 use nodens::cache::{Cache, Found};
 use nodens::plan::{self, Lifetimes};
 use nodens::wire::compose::{self, TtlRule};
@@ -65,28 +65,27 @@ fn snapshots(criterion: &mut Criterion) {
     group.bench_function(BenchmarkId::new("write", SIZES[1]), |bencher| {
         bencher.iter(|| snapshot::write(&cache, at, MEMORY, &mut io::sink()));
     });
-    let (empty, _) = filled(0);
-    group.bench_function(BenchmarkId::new("decode", SIZES[1]), |bencher| {
-        bencher.iter(|| decode(&file, &empty, now));
+    group.bench_function(BenchmarkId::new("index", SIZES[1]), |bencher| {
+        bencher.iter_batched(|| filled(0).0, |cache| freeze(&file, &cache), BatchSize::PerIteration);
     });
-    group.bench_function(BenchmarkId::new("restore", SIZES[1]), |bencher| {
-        bencher.iter_batched(
-            || (filled(0).0, decode(&file, &empty, now)),
-            |(cache, entries)| cache.restore(entries),
-            BatchSize::PerIteration,
-        );
+    group.bench_function(BenchmarkId::new("thaw", SIZES[1]), |bencher| {
+        let frozen = || {
+            let (cache, _) = filled(0);
+            freeze(&file, &cache);
+            cache
+        };
+        bencher.iter_batched(frozen, |cache| cache.thaw(now), BatchSize::PerIteration);
     });
     group.finish();
 }
 
-fn decode(file: &[u8], cache: &Cache, now: Instant) -> Vec<Restored> {
+fn freeze(file: &[u8], cache: &Cache) {
     let mut reader = Reader::open(file, Duration::ZERO).expect("just written");
-    let (mut block, mut entries) = (Block::default(), Vec::new());
+    let (mut block, mut blocks) = (Block::default(), Vec::new());
     while reader.next(&mut block).expect("just written") {
-        block.decode(cache, now, &mut entries).expect("just written");
+        blocks.push(std::mem::take(&mut block).index(cache).expect("just written"));
     }
-    assert_eq!(entries.len(), SIZES[1] as usize);
-    entries
+    assert_eq!(cache.freeze(blocks), SIZES[1] as usize);
 }
 
 /// The whole way of a hit but for the sockets.

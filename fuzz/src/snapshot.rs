@@ -47,11 +47,12 @@ fn cache(epoch: Instant) -> Cache {
 fn read(file: &[u8], now: Instant) -> Result<Cache, Flaw> {
     let cache = cache(now);
     let mut reader = Reader::open(file, Duration::ZERO)?;
-    let (mut block, mut entries) = (Block::default(), Vec::new());
+    let (mut block, mut blocks) = (Block::default(), Vec::new());
     while reader.next(&mut block)? {
-        block.decode(&cache, now, &mut entries)?;
+        blocks.push(std::mem::take(&mut block).index(&cache)?);
     }
-    cache.restore(entries);
+    cache.freeze(blocks);
+    cache.thaw(now);
     Ok(cache)
 }
 

@@ -295,7 +295,7 @@ fn bound_ttls(octets: &mut [u8], offsets: &[u16], floor: u32, ceiling: u32) -> O
 }
 
 /// The question that `message` repeats.
-fn key_of(message: &[u8], bits: u8) -> Option<Key> {
+pub(super) fn key_of(message: &[u8], bits: u8) -> Option<Key> {
     let question = message.get(HEADER..)?;
     let (qname, rest) = question.split_at_checked(name::uncompressed_length(question)?)?;
     let qtype = Type(u16::from_be_bytes(*rest.first_chunk()?));

@@ -10,6 +10,7 @@
 
 pub mod entry;
 pub mod flight;
+mod frozen;
 pub mod snapshot;
 
 use std::hash::{BuildHasher, Hasher};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
+use arc_swap::ArcSwapOption;
 use quick_cache::sync::{Cache as Store, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
@@ -24,6 +26,7 @@ use crate::plan;
 use crate::plan::Lifetimes;
 use crate::wire::{Ede, Key, Name, Rcode, Response};
 pub use entry::{Entry, Freshness, NotCacheable};
+use frozen::Frozen;
 
 /// The share of the budget that negative answers may take, in percent: bounds what junk names and stale NXDOMAINs hold.
 const NEGATIVE_PERCENT: usize = 10;
@@ -37,6 +40,8 @@ pub struct Cache {
     positive: Answers,
     negative: Answers,
     failures: Store<u64, Arc<Failure>, CostOfFailure, Prehashed>,
+    /// What is known from before the start and not yet in here.
+    frozen: ArcSwapOption<Frozen>,
     /// Keyed at start, so that nobody can aim at one slot.
     hasher: RandomState,
     /// All times are counted from here.
@@ -103,6 +108,7 @@ impl Cache {
             positive: answers(share(100 - NEGATIVE_PERCENT - FAILURE_PERCENT)),
             negative: answers(share(NEGATIVE_PERCENT)),
             failures: store(share(FAILURE_PERCENT), CostOfFailure),
+            frozen: ArcSwapOption::empty(),
             hasher: RandomState::new(),
             epoch,
         }
@@ -128,6 +134,7 @@ impl Cache {
             Some(entry) => Some(entry),
             None => self.negative.get(&hash).filter(|entry| entry.answers(key)),
         };
+        let entry = entry.or_else(|| self.thawed(key, hash, now));
         let stale = match entry {
             Some(entry) => match entry.freshness(self.epoch, now) {
                 Freshness::Fresh { age } => return Found::Fresh { entry, age },
@@ -166,13 +173,6 @@ impl Cache {
         (entry, verdict)
     }
 
-    /// Takes in what an agent before this one knew; meant for a cache that nobody reads yet.
-    pub fn restore(&self, entries: Vec<snapshot::Restored>) {
-        for snapshot::Restored { hash, entry } in entries {
-            if entry.is_negative() { &self.negative } else { &self.positive }.insert(hash, entry);
-        }
-    }
-
     /// Remembers that `key` could not be resolved; each repetition doubles the time, from `lifetimes.failure_ttl`.
     pub fn store_failure(
         &self,
@@ -197,7 +197,10 @@ impl Cache {
     }
 
     /// Removes what `filter` names and says how many entries that were.
+    ///
+    /// What is still frozen goes as a whole: in the first moments after a start a flush may take too much, never too little.
     pub fn flush(&self, filter: &Filter) -> usize {
+        self.frozen.store(None);
         let before = self.usage();
         if filter.zone.is_none() && filter.name.is_none() {
             self.positive.clear();

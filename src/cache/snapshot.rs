@@ -7,7 +7,7 @@
 //! end    0:u32 sum:u64
 //! entry  length:u16 key bits:u8 hits:u8 stale_for:u32 age:u64 message age: milliseconds when written
 //! ```
-//! Neither side ever holds more than one block. What is read is judged twice: the sums tell octets that were torn or
+//! The writer never holds more than one block. What is read is judged twice: the sums tell octets that were torn or
 //! rotted, and every message goes the way an upstream's answer goes, for a sum proves nothing about who wrote it.
 //!
 //! Entries age by the wall clock while nobody runs. A clock that was put back makes nothing younger than it was when
@@ -16,11 +16,10 @@
 //! Read first: RFC 8767 section 5.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Cache;
-use super::entry::{Entry, Freshness, Kept};
+use super::entry::{Entry, Freshness, Kept, key_of};
 use crate::wire::MESSAGE_MAX;
 
 const MAGIC: &[u8; 12] = b"nodens cache";
@@ -109,7 +108,7 @@ pub struct Reader<R> {
     ended: bool,
 }
 
-/// One block of a [`Reader`], not yet looked at. Used again and again.
+/// One block of a [`Reader`], not yet looked at.
 #[derive(Debug, Default)]
 pub struct Block {
     octets: Vec<u8>,
@@ -118,11 +117,14 @@ pub struct Block {
     away: u64,
 }
 
-/// An entry that may go into the cache it was read for.
+/// A block whose sum is right, and where its entries are.
 #[derive(Debug)]
-pub struct Restored {
-    pub(super) hash: u64,
-    pub(super) entry: Arc<Entry>,
+pub struct Indexed {
+    pub(super) octets: Vec<u8>,
+    /// Hash of the key, offset.
+    pub(super) entries: Vec<(u64, u32)>,
+    /// Milliseconds since it was written.
+    pub(super) away: u64,
 }
 
 /// Why a snapshot is of no use.
@@ -198,34 +200,44 @@ impl<R: Read> Reader<R> {
 }
 
 impl Block {
-    /// Its entries for `cache`, but for those too old or no answers by the rules of this version, into `out`.
+    /// Finds its entries, to be looked up in `cache`.
     ///
     /// # Errors
     /// [`Flaw::Corrupt`]
-    pub fn decode(&self, cache: &Cache, now: Instant, out: &mut Vec<Restored>) -> Result<(), Flaw> {
+    pub fn index(self, cache: &Cache) -> Result<Indexed, Flaw> {
         self.check()?;
+        let mut entries = Vec::new();
         let mut rest = &self.octets[..];
         while !rest.is_empty() {
-            let (fixed, behind) = rest.split_first_chunk::<FIXED>().ok_or(Flaw::Corrupt)?;
-            let [l0, l1, key_bits, hits, s0, s1, s2, s3, age @ ..] = *fixed;
-            let length = usize::from(u16::from_be_bytes([l0, l1]));
-            let (message, behind) = behind.split_at_checked(length).ok_or(Flaw::Corrupt)?;
-            rest = behind;
-            let stale_for = u32::from_be_bytes([s0, s1, s2, s3]);
-            let age = u64::from_be_bytes(age).saturating_add(self.away);
-            let kept = Kept { key_bits, hits, stale_for, age };
-            let Some(entry) = Entry::restore(message, kept, cache.epoch, now) else { continue };
-            if entry.freshness(cache.epoch, now) != Freshness::Gone {
-                let hash = cache.hash(&entry.key().expect("made from the message's key"));
-                out.push(Restored { hash, entry: Arc::new(entry) });
+            let offset = self.octets.len() - rest.len();
+            let (message, kept, behind) = entry_at(rest, self.away)?;
+            // What has no question is no answer either.
+            if let Some(key) = key_of(message, kept.key_bits) {
+                entries.push((cache.hash(&key), offset as u32));
             }
+            rest = behind;
         }
-        Ok(())
+        Ok(Indexed { octets: self.octets, entries, away: self.away })
+    }
+
+    /// Octets it takes.
+    pub fn length(&self) -> usize {
+        self.octets.len()
     }
 
     fn check(&self) -> Result<(), Flaw> {
         if sum(self.number, &self.octets) == self.sum { Ok(()) } else { Err(Flaw::Corrupt) }
     }
+}
+
+/// The message and the rest of the entry at the start of `octets`, aged by `away` milliseconds, and what is behind it.
+pub(super) fn entry_at(octets: &[u8], away: u64) -> Result<(&[u8], Kept, &[u8]), Flaw> {
+    let (fixed, behind) = octets.split_first_chunk::<FIXED>().ok_or(Flaw::Corrupt)?;
+    let [l0, l1, key_bits, hits, s0, s1, s2, s3, age @ ..] = *fixed;
+    let length = usize::from(u16::from_be_bytes([l0, l1]));
+    let (message, behind) = behind.split_at_checked(length).ok_or(Flaw::Corrupt)?;
+    let stale_for = u32::from_be_bytes([s0, s1, s2, s3]);
+    Ok((message, Kept { key_bits, hits, stale_for, age: u64::from_be_bytes(age).saturating_add(away) }, behind))
 }
 
 /// The sum behind block `number`; the head is number 0.
@@ -243,15 +255,6 @@ pub fn sum(number: u64, octets: &[u8]) -> u64 {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-// === impl Restored ===
-
-impl Restored {
-    /// Bytes it takes in the cache.
-    pub fn cost(&self) -> usize {
-        self.entry.cost()
-    }
 }
 
 // === impl Flaw ===

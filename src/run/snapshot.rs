@@ -1,13 +1,15 @@
 //! The cache's file: read before anybody is served, written every minute and at the end.
 //!
 //! ```text
-//! start   file ─► blocks ─► decoded on every core ─► all is well ─► cache        else: one warning, an empty cache
+//! start   file ─► blocks ─► indexed on every core ─► all is well ─► found by every lookup    else: one warning
+//! then    entries made of it, one after the other, or as they are asked for
 //! later   a thread of its own ─► cache, entry by entry ─► file beside it, synced, renamed
 //! ```
 //! Whatever is wrong with the file or the disk, the agent goes on.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufReader};
+use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +21,7 @@ use nix::libc;
 
 use super::{Inner, file};
 use crate::cache::Cache;
-use crate::cache::snapshot::{self, Block, Flaw, Moment, Reader, Restored};
+use crate::cache::snapshot::{self, Block, Flaw, Indexed, Moment, Reader};
 use crate::metrics::Snapshot;
 use crate::plan::Plan;
 
@@ -59,6 +61,7 @@ impl Keeper {
 }
 
 fn keep(inner: &Inner, stopped: &mpsc::Receiver<()>) {
+    inner.shared.resolver.cache.thaw(Instant::now());
     let mut told = None;
     loop {
         let is_last = stopped.recv_timeout(PERIOD) != Err(mpsc::RecvTimeoutError::Timeout);
@@ -95,12 +98,11 @@ fn write(inner: &Inner, path: &Path, memory: usize, told: Option<&str>) -> Optio
 
 /// Fills `cache` from the plan's snapshot, if there is one; what came of it, if anything did.
 ///
-/// Nobody is served meanwhile, and questions that arrive wait in the kernel: better a few milliseconds later than a
-/// failure for a name that is known.
+/// The cache finds what was read at once; the [`Keeper`] makes entries of it.
 pub(super) fn restore(cache: &Cache, plan: &Plan) -> Option<Snapshot> {
     let path = plan.cache.snapshot.as_ref()?;
     let started = Instant::now();
-    match load(cache, path, plan.cache.memory, started) {
+    match load(cache, path, plan.cache.memory) {
         Ok(entries) => {
             let file = path.display();
             tracing::info!(%file, entries, took = ?started.elapsed(), "the cache goes on where it was");
@@ -116,7 +118,7 @@ pub(super) fn restore(cache: &Cache, plan: &Plan) -> Option<Snapshot> {
 }
 
 /// Reads the snapshot `path` into `cache`, all of it or nothing, but never more than `memory` holds; how many entries.
-fn load(cache: &Cache, path: &Path, memory: usize, now: Instant) -> Result<usize, Flaw> {
+fn load(cache: &Cache, path: &Path, memory: usize) -> Result<usize, Flaw> {
     // A pipe has nobody at its other end.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
@@ -124,26 +126,24 @@ fn load(cache: &Cache, path: &Path, memory: usize, now: Instant) -> Result<usize
     }
     let reader = Mutex::new(Reader::open(BufReader::with_capacity(READ, file), wall())?);
     let bytes = AtomicUsize::new(0);
-    let decode = || {
-        let (mut block, mut entries) = (Block::default(), Vec::new());
+    let index = || {
+        let mut indexed = Vec::new();
+        let mut block = Block::default();
         while bytes.load(Ordering::Relaxed) < memory
             && reader.lock().unwrap_or_else(PoisonError::into_inner).next(&mut block)?
         {
-            let known = entries.len();
-            block.decode(cache, now, &mut entries)?;
-            bytes.fetch_add(entries[known..].iter().map(Restored::cost).sum(), Ordering::Relaxed);
+            bytes.fetch_add(block.length(), Ordering::Relaxed);
+            indexed.push(mem::take(&mut block).index(cache)?);
         }
-        Ok::<_, Flaw>(entries)
+        Ok::<_, Flaw>(indexed)
     };
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let decoded: Vec<Vec<Restored>> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(decode)).collect();
+    let indexed: Vec<Vec<Indexed>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(index)).collect();
         // A panic is a flaw of ours; what it was about to read is not worth the start.
         threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Flaw::Corrupt))).collect::<Result<_, Flaw>>()
     })?;
-    let entries = decoded.iter().map(Vec::len).sum();
-    thread::scope(|scope| decoded.into_iter().for_each(|part| drop(scope.spawn(|| cache.restore(part)))));
-    Ok(entries)
+    Ok(cache.freeze(indexed.into_iter().flatten().collect()))
 }
 
 /// The time since 1970; a clock before that counts as then.

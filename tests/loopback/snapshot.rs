@@ -192,10 +192,10 @@ fn a_full_disk_leaves_the_snapshot_before_and_no_torso() {
     ask_many(agent.addr(), (0..2000).map(|nth| Ask::new(&format!("host-{nth}.test"), A)), 64);
     let status = agent.stop();
     let (said, after) = (agent.said(), fs::read(kept.file()));
-    let left = fs::read_dir(kept.folder.path()).expect("mounted").count();
+    let torso = kept.folder.path().join("cache.new").exists();
     assert!(mount(&["umount"]));
     assert!(status.success() && said.contains("No space left on device"), "{said}");
-    assert_eq!((after.expect("it stays"), left), (before, 1));
+    assert!(after.expect("it stays") == before && !torso);
 }
 
 /// The aim is 30 ms with 100,000 entries in a release build; here the figures are said, not judged.
@@ -232,5 +232,9 @@ fn a_large_cache_is_there_again_and_its_file_is_bounded() {
     for nth in (0..count).step_by(count / 200) {
         ask(agent.addr(), &name(nth), A).assert_encodes(&name(nth));
     }
-    assert_eq!(agent.metric("nodens_cache_entries", "positive").to_string(), count.to_string());
+    let entries = || agent.metric("nodens_cache_entries", "positive").to_string();
+    while entries() != count.to_string() {
+        assert!(started.elapsed() < seconds(60), "{} of {count}", entries());
+        std::thread::yield_now();
+    }
 }

@@ -18,16 +18,24 @@ fn snapshot() -> (Vec<u8>, Instant) {
     (octets, now)
 }
 
-/// A new cache with what `octets` hold, read at `wall`.
-fn read(octets: &[u8], wall: Duration, now: Instant) -> Result<Cache, Flaw> {
+/// A new cache with what `octets` hold, read at `wall`, as it is at first.
+fn freeze(octets: &[u8], wall: Duration) -> Result<Cache, Flaw> {
     let (cache, _) = cache(4 << 20);
     let mut reader = Reader::open(octets, wall)?;
-    let (mut block, mut entries) = (Block::default(), Vec::new());
+    let mut blocks = Vec::new();
+    let mut block = Block::default();
     while reader.next(&mut block)? {
-        block.decode(&cache, now, &mut entries)?;
+        blocks.push(std::mem::take(&mut block).index(&cache)?);
     }
     assert!(!reader.next(&mut block)?, "the end is the end");
-    cache.restore(entries);
+    cache.freeze(blocks);
+    Ok(cache)
+}
+
+/// The same, all of it thawed.
+fn read(octets: &[u8], wall: Duration, now: Instant) -> Result<Cache, Flaw> {
+    let cache = freeze(octets, wall)?;
+    cache.thaw(now);
     Ok(cache)
 }
 
@@ -48,6 +56,36 @@ fn what_was_written_is_read_again_and_has_aged() {
             other => panic!("{nth}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn what_is_frozen_is_found_and_what_is_newer_holds() {
+    let (octets, now) = snapshot();
+    let cache = freeze(&octets, WALL).expect("nothing is wrong with it");
+    assert_eq!(cache.usage().positive, 0, "nothing has been thawed");
+    assert!(matches!(cache.lookup(&host(1), || None, now), Found::Fresh { age: 0, .. }));
+    assert!(matches!(cache.lookup(&host(6), || None, now), Found::Fresh { entry, .. } if entry.is_negative()));
+    assert!(matches!(cache.lookup(&key("other.test"), || None, now), Found::Vacant));
+    assert_eq!((cache.usage().positive, cache.usage().negative), (1, 1), "what was asked for has been");
+    // Answers that came meanwhile, of the same sign and of the other.
+    let lifetimes = Lifetimes { max_ttl: 7, max_negative_ttl: 7, ..Lifetimes::default() };
+    cache.store(&host(2), positive(&host(2)), &lifetimes, now).1.expect("it may be stored");
+    cache.store(&host(3), negative(&host(3)), &lifetimes, now).1.expect("it may be stored");
+    cache.thaw(now);
+    for nth in [2, 3] {
+        let Found::Fresh { entry, .. } = cache.lookup(&host(nth), || None, now) else { panic!("known") };
+        assert_eq!((entry.lifetime(), entry.is_negative()), (7, nth == 3));
+    }
+    assert_eq!(cache.usage().positive + cache.usage().negative, 600);
+}
+
+#[test]
+fn a_flush_forgets_what_is_frozen() {
+    let (octets, now) = snapshot();
+    let cache = freeze(&octets, WALL).expect("nothing is wrong with it");
+    cache.flush(&super::super::Filter::default());
+    cache.thaw(now);
+    assert!(matches!(cache.lookup(&host(1), || None, now), Found::Vacant));
 }
 
 #[test]
