@@ -225,6 +225,13 @@ impl Metrics {
         Arc::clone(&self.workers.read().unwrap_or_else(PoisonError::into_inner)[index])
     }
 
+    /// Cells for one more writer.
+    pub fn add_worker(&self) -> Arc<Worker> {
+        let cells = Arc::<Worker>::default();
+        self.workers.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&cells));
+        cells
+    }
+
     /// The cells for what is no worker's. Each counter in it has one writer at a time: whoever reloads, whoever writes
     /// snapshots.
     pub fn control(&self) -> &Worker {

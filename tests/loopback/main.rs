@@ -25,6 +25,7 @@ mod harness;
 mod load;
 mod malformed;
 mod peers;
+mod reload;
 mod snapshot;
 mod stale;
 mod tcp;

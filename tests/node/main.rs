@@ -28,5 +28,6 @@ mod hang;
 mod harness;
 mod life;
 mod modes;
+mod moves;
 mod repair;
 mod surge;

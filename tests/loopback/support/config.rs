@@ -17,10 +17,13 @@ pub const METRICS_PORT: u16 = 5302;
 pub struct Config {
     listen: Vec<IpAddr>,
     port: u16,
+    workers: usize,
     upstreams: Vec<(String, String)>,
     zones: Vec<(String, String)>,
     top: Vec<(String, String)>,
     metrics: bool,
+    /// More of the `http` block's flow map.
+    http: Vec<String>,
     control: Option<PathBuf>,
 }
 
@@ -37,10 +40,12 @@ impl Config {
         let empty = Self {
             listen: Vec::new(),
             port: PORT,
+            workers: 2,
             upstreams: Vec::new(),
             zones: vec![(".".into(), "{ upstream: main }".into())],
             top: vec![("log".into(), "{ level: info, format: text }".into())],
             metrics: false,
+            http: Vec::new(),
             control: None,
         };
         empty.upstream("main", servers, extra)
@@ -85,6 +90,12 @@ impl Config {
         self
     }
 
+    /// Adds an entry to the `http` block: `.endpoint("health: \"127.0.0.1:8080\"")`.
+    pub fn endpoint(mut self, entry: &str) -> Self {
+        self.http.push(entry.into());
+        self
+    }
+
     /// Puts the control socket there; each agent needs its own.
     pub fn control(mut self, socket: PathBuf) -> Self {
         self.control = Some(socket);
@@ -102,6 +113,12 @@ impl Config {
         self
     }
 
+    /// Threads; 2 unless set.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
     /// The addresses that [`Config::listen`] set.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.listen
@@ -110,7 +127,12 @@ impl Config {
     /// The file's text. A port that was not set is [`PORT`].
     pub fn yaml(&self) -> String {
         let quoted: Vec<String> = self.listen.iter().map(|address| format!("\"{address}\"")).collect();
-        let mut out = format!("listen: {{ addresses: [{}], port: {}, workers: 2 }}\n", quoted.join(", "), self.port);
+        let mut out = format!(
+            "listen: {{ addresses: [{}], port: {}, workers: {} }}\n",
+            quoted.join(", "),
+            self.port,
+            self.workers
+        );
         let mut block = |key: &str, entries: &[(String, String)]| {
             writeln!(out, "{key}:").expect("strings take all");
             for (name, body) in entries {
@@ -121,7 +143,7 @@ impl Config {
         block("zones", &self.zones);
         let metrics = self.metrics_address().map(|address| format!("metrics: \"{address}\""));
         let control = self.control_socket().map(|socket| format!("control: \"{}\"", socket.display()));
-        let http: Vec<String> = metrics.into_iter().chain(control).collect();
+        let http: Vec<String> = metrics.into_iter().chain(control).chain(self.http.clone()).collect();
         if !http.is_empty() {
             writeln!(out, "http: {{ {} }}", http.join(", ")).expect("strings take all");
         }
