@@ -10,7 +10,7 @@ use crate::support::octets::A;
 use crate::support::upstream::{Upstream, encoded};
 use crate::support::{fresh_address, millis};
 
-use super::{Stream, streamed};
+use super::{QUESTIONS, Stream, streamed};
 
 fn is_full() -> bool {
     std::env::var("NODENS_LOAD").is_ok_and(|it| it == "full")
@@ -34,7 +34,7 @@ fn reloads_lose_nothing_and_leave_nothing_behind() {
     let config = config.metrics();
     let mut agent = Agent::start(&config);
     let extra = fresh_address();
-    let warm = client::ask(agent.addr(), 0..20_000, 20_000);
+    let warm = client::ask(agent.addr(), 0..QUESTIONS, 20_000);
     assert_eq!(warm.lost, 0);
     let stream = Stream::begin(agent.addr(), 20_000);
     let mut memory = Vec::new();
@@ -56,9 +56,9 @@ fn reloads_lose_nothing_and_leave_nothing_behind() {
     eprintln!("{reloads} reloads, {asked} answers; memory {memory:?}, descriptors {descriptors:?}");
     // Whatever was known before the first reload is known after the last: the hit rate is that of an agent left alone.
     let known = authority.queries();
-    let again = client::ask(agent.addr(), 0..20_000, 20_000);
-    assert_eq!((again.right, again.lost), (20_000, 0));
-    assert!(authority.queries() - known < 100, "{} of 20,000 were asked again", authority.queries() - known);
+    let again = client::ask(agent.addr(), 0..QUESTIONS, 20_000);
+    assert_eq!((again.right, again.lost), (QUESTIONS, 0));
+    assert!(authority.queries() - known < 100, "{} of {QUESTIONS} were asked again", authority.queries() - known);
     assert!(memory[9] < memory[4] + (16 << 20), "{memory:?}");
     assert!(descriptors[9] < descriptors[1] + 512, "{descriptors:?}");
     // A file may be tried twice: by us, and because it was changed.
