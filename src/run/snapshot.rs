@@ -6,6 +6,9 @@
 //! later   a thread of its own ─► cache, entry by entry ─► file beside it, synced, renamed
 //! ```
 //! Whatever is wrong with the file or the disk, the agent goes on.
+//!
+//! Measured with 100,000 entries (8.8 MB) and every upstream dead, release build, two cores that were busy otherwise (load 4
+//! to 8): first answer 43 to 68 ms after the exec, of which the file took 42.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufReader};
