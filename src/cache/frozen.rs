@@ -4,7 +4,7 @@
 //! blocks ─► indexed by the hash of their questions ─► asked for: that entry is made, at once ─┐
 //!                                                 └► behind it: thawed, block after block ────┴─► cache; the block goes
 //! ```
-//! To index an entry takes a tenth of what it takes to judge it. Together with what has been thawed it never holds more
+//! To index an entry takes a fraction of what it takes to judge it. Together with what has been thawed it never holds more
 //! than the cache may.
 
 use std::collections::HashMap;
