@@ -4,9 +4,11 @@
 mod messages;
 
 use std::hint::black_box;
+use std::io;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use nodens::cache::snapshot::{self, Block, Moment, Reader};
 use nodens::cache::{Cache, Found};
 use nodens::plan::{self, Lifetimes};
 use nodens::wire::compose::{self, TtlRule};
@@ -52,6 +54,40 @@ fn stores(criterion: &mut Criterion) {
     });
 }
 
+/// On one core; a start uses all of them.
+fn snapshots(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cache/snapshot");
+    group.sample_size(20);
+    let (cache, now) = filled(SIZES[1]);
+    let at = Moment { now, wall: Duration::ZERO };
+    let mut file = Vec::new();
+    snapshot::write(&cache, at, MEMORY, &mut file).expect("a Vec takes all");
+    group.bench_function(BenchmarkId::new("write", SIZES[1]), |bencher| {
+        bencher.iter(|| snapshot::write(&cache, at, MEMORY, &mut io::sink()));
+    });
+    group.bench_function(BenchmarkId::new("index", SIZES[1]), |bencher| {
+        bencher.iter_batched(|| filled(0).0, |cache| freeze(&file, &cache), BatchSize::PerIteration);
+    });
+    group.bench_function(BenchmarkId::new("thaw", SIZES[1]), |bencher| {
+        let frozen = || {
+            let (cache, _) = filled(0);
+            freeze(&file, &cache);
+            cache
+        };
+        bencher.iter_batched(frozen, |cache| cache.thaw(now), BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+fn freeze(file: &[u8], cache: &Cache) {
+    let mut reader = Reader::open(file, Duration::ZERO).expect("just written");
+    let (mut block, mut blocks) = (Block::default(), Vec::new());
+    while reader.next(&mut block).expect("just written") {
+        blocks.push(std::mem::take(&mut block).index(cache).expect("just written"));
+    }
+    assert_eq!(cache.freeze(blocks), SIZES[1] as usize);
+}
+
 /// The whole way of a hit but for the sockets.
 fn reply(query: &[u8], cache: &Cache, now: Instant, out: &mut [u8]) -> Option<usize> {
     let query = Query::parse(query, Transport::Udp).expect("a legal query");
@@ -78,5 +114,5 @@ fn scattered(size: u32) -> impl Iterator<Item = u32> {
     (0..size).map(move |number| (u64::from(number) * 7_919 % u64::from(size)) as u32)
 }
 
-criterion_group!(benches, lookups, stores);
+criterion_group!(benches, lookups, stores, snapshots);
 criterion_main!(benches);

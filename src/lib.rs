@@ -42,6 +42,8 @@
 //! - *flight*: the one question under way upstream for a key. *park*: to wait behind it. *land*: its end, with an answer or
 //!   without. *pursuit*: the decisions of a flight: whom to ask, when again, when to give up. *lapse*: the moment from which
 //!   those with a stale answer need not wait for the flight any longer.
+//! - *pair*: a UDP socket and a listener at one address. *post*: a pair as one worker serves it. *crew*: the workers and
+//!   their posts. *frozen*: read from a snapshot, not yet an entry of the cache.
 //! - *guest*: a client whose query waits. *suspect*: a server that failed too often in a row and is probed.
 
 pub mod cache;

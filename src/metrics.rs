@@ -26,7 +26,7 @@ pub mod top;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
@@ -36,8 +36,8 @@ pub use cells::{BOUNDS, By, Counter, Distribution, Label, Latency, Level};
 use cells::{Cells, counter, gauge, histogram, pairs};
 pub use incumbent::Scene;
 pub use labels::{
-    Arrival, Asked, Closed, Drop, Exchange, Lookup, NotStored, Outcome, Refused, Reload, Reply, Said, Sign, Socket,
-    Stored,
+    Arrival, Asked, Closed, Drop, Exchange, Lookup, NotStored, Outcome, Refused, Reload, Reply, Said, Sign, Snapshot,
+    Socket, Stored,
 };
 use served::TIMES;
 pub use served::{SLOTS, Served, Slot, Slots};
@@ -83,9 +83,10 @@ macro_rules! metrics {
             }
 
             fn families(&self) -> Vec<proto::MetricFamily> {
+                let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
                 vec![
                     $({
-                        let cells: Vec<&$cells> = self.workers.iter().map(|worker| &worker.$field).collect();
+                        let cells: Vec<&$cells> = workers.iter().map(|worker| &worker.$field).collect();
                         family($name, $help, <$cells as Cells>::TYPE, <$cells as Cells>::sum(&cells))
                     },)+
                     $({
@@ -149,6 +150,8 @@ metrics! {
         panics: Counter = "nodens_panics_total",
         /// Changed configurations, by what became of them.
         reloads: By<Reload, { Reload::COUNT }> = "nodens_config_reloads_total",
+        /// Snapshots of the cache, by what became of them.
+        snapshots: By<Snapshot, { Snapshot::COUNT }> = "nodens_cache_snapshots_total",
     }
 
     /// What is not counted but looked at when somebody scrapes. A reader that is not set shows nothing.
@@ -230,10 +233,14 @@ metrics! {
 
 /// All metrics of the process.
 pub struct Metrics {
-    workers: Vec<Arc<Worker>>,
+    control: Arc<Worker>,
+    workers: Cast,
     registry: Registry,
     incumbent: Option<Box<Look<Option<Scene>>>>,
 }
+
+/// The cells of all writers; new ones may be added while they are read.
+type Cast = Arc<RwLock<Vec<Arc<Worker>>>>;
 
 /// Looks at something when somebody scrapes.
 #[derive(Default)]
@@ -254,7 +261,7 @@ pub struct Samples {
 
 /// The one collector behind the registry.
 struct Everything {
-    workers: Vec<Arc<Worker>>,
+    workers: Cast,
     gauges: Gauges,
     descriptions: Vec<Desc>,
 }
@@ -279,15 +286,16 @@ impl Worker {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Cells for `workers` writers and readers for what is not counted. A thread that counts and is no worker (control,
-    /// reload) is one more writer.
+    /// Cells for `workers` writers, one more for control, and readers for what is not counted.
     pub fn new(workers: usize, mut gauges: Gauges) -> Self {
-        let workers: Vec<Arc<Worker>> = (0..workers).map(|_| Arc::default()).collect();
+        let all: Vec<Arc<Worker>> = (0..=workers).map(|_| Arc::default()).collect();
+        let control = Arc::clone(&all[workers]);
+        let workers = Arc::new(RwLock::new(all));
         let incumbent = gauges.incumbent.take();
-        let everything = Everything { workers: workers.clone(), gauges, descriptions: Everything::descriptions() };
+        let everything = Everything { workers: Arc::clone(&workers), gauges, descriptions: Everything::descriptions() };
         let registry = Registry::new();
         registry.register(Box::new(everything)).expect("names in the table are legal and different");
-        Self { workers, registry, incumbent }
+        Self { control, workers, registry, incumbent }
     }
 
     /// The cells of the writer `index`, for its thread alone.
@@ -295,12 +303,25 @@ impl Metrics {
     /// # Panics
     /// If there is no such writer.
     pub fn worker(&self, index: usize) -> Arc<Worker> {
-        Arc::clone(&self.workers[index])
+        Arc::clone(&self.workers.read().unwrap_or_else(PoisonError::into_inner)[index])
+    }
+
+    /// Cells for one more writer.
+    pub fn add_worker(&self) -> Arc<Worker> {
+        let cells = Arc::<Worker>::default();
+        self.workers.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&cells));
+        cells
+    }
+
+    /// The cells for what is no worker's. Each counter in it has one writer at a time: whoever reloads, whoever writes
+    /// snapshots.
+    pub fn control(&self) -> &Worker {
+        &self.control
     }
 
     /// The cells of all writers, for reading.
-    pub fn workers(&self) -> &[Arc<Worker>] {
-        &self.workers
+    pub fn workers(&self) -> Vec<Arc<Worker>> {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Everything in the Prometheus text format, version 0.0.4.
@@ -308,7 +329,7 @@ impl Metrics {
         let own = TextEncoder::new().encode_to_string(&self.registry.gather());
         let mut text = own.expect("families without series are left out");
         if let Some(scene) = self.incumbent.as_ref().and_then(|look| look()) {
-            text += &incumbent::render(&scene, &self.workers);
+            text += &incumbent::render(&scene, &self.workers());
         }
         text
     }
@@ -316,7 +337,7 @@ impl Metrics {
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").field("workers", &self.workers.len()).finish_non_exhaustive()
+        f.debug_struct("Metrics").field("workers", &self.workers().len()).finish_non_exhaustive()
     }
 }
 

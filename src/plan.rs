@@ -248,7 +248,7 @@ pub struct Cache {
     pub prefetch: Option<Prefetch>,
     /// Time during which a failed refresh is not tried again (RFC 8767 section 5: 30 s).
     pub recheck: Duration,
-    /// The file that carries answers over a restart; `None`: they are forgotten.
+    /// The file that carries answers over a restart; `None`: they are forgotten. Beside it lies the last good configuration.
     pub snapshot: Option<PathBuf>,
 }
 

@@ -1,17 +1,21 @@
 //! Who owns what: the agent as a whole, its start, its reload and its end.
 //!
 //! ```text
-//! start:  sockets bound ─► workers serve ─► control thread (names, probes, endpoints) ─► "serving"
-//! reload: plan checked by its maker ─► policy and groups made ─► swapped as one; cache and flights stay
-//! stop:   told ─► what is queued is answered ─► flights land or run out of time ─► threads joined
+//! start:  cache restored ─► sockets bound ─► workers serve ─► control thread (names, probes, endpoints) ─► "serving"
+//! reload: plan checked by its maker ─► what is new is bound ─► host told ─► plan swapped as one; cache and flights stay
+//!         ─► new sockets are served, old ones drained                     a failure on the way: nothing has changed
+//! stop:   told ─► what is queued is answered ─► flights land or run out of time ─► threads joined ─► cache written
 //! ```
 
 mod control;
+mod crew;
 mod drops;
+pub(crate) mod file;
 mod gauges;
 mod node;
 mod process;
 mod rows;
+mod snapshot;
 mod status;
 
 use std::collections::HashMap;
@@ -20,7 +24,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -29,14 +33,17 @@ use tokio::sync::{Notify, watch};
 
 use crate::health::{Health as Latch, Scope};
 use crate::metrics::{Metrics, Reload, Talks};
-use crate::net::listen::{self, ListenError};
-use crate::net::probe::{ProbeName, Prober, Trust};
+use crate::net::listen::ListenError;
+use crate::net::probe::{ProbeName, Prober, Targets, Trust};
 use crate::net::tls::{Tls, TlsError};
-use crate::net::worker::{self, Shared};
+use crate::net::worker::Shared;
+use crate::node::Desired;
 use crate::node::facts::Mode;
-use crate::node::plane::{Plane, Seat};
+use crate::node::plane::Plane;
 use crate::plan::{Plan, Protocol};
 use crate::resolve::{Active, Resolver};
+use crew::Crew;
+use snapshot::Keeper;
 
 pub use control::Host;
 
@@ -44,14 +51,9 @@ pub use control::Host;
 pub struct Agent {
     inner: Arc<Inner>,
     host: Arc<Host>,
-    addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
-    workers: Vec<JoinHandle<io::Result<()>>>,
     control: Option<JoinHandle<()>>,
-    /// The thread that asks ourselves; it ends when the health is closed.
-    prober: Option<JoinHandle<()>>,
-    /// What we are on this host, if the plan wants us to be anything.
-    plane: Option<Plane>,
+    keeper: Option<Keeper>,
 }
 
 /// What the agent's parts share.
@@ -62,34 +64,47 @@ pub(crate) struct Inner {
     reloads: gauges::Reloads,
     /// Our probes of ourselves.
     probes: Arc<Talks>,
+    /// Where we listen.
+    own: Arc<ArcSwap<Vec<SocketAddr>>>,
+    /// Where each worker alone can be asked.
+    workers: Arc<ArcSwap<Vec<SocketAddr>>>,
     /// Told of every plan that comes into force.
     plans: watch::Sender<Arc<Active>>,
-    /// Held by whoever reloads.
-    reloading: Mutex<()>,
+    /// Held from reading a configuration until it is in force, or refused.
+    loading: Mutex<()>,
+    /// Held by whoever reloads; `None`: the agent has stopped.
+    running: Mutex<Option<Running>>,
     /// Why the newest configuration was refused, while it is.
     refused: Mutex<Option<String>>,
-    /// What the prober has found; `None`: nobody wants to know, so nobody probes.
-    pub(crate) health: Option<Arc<Latch>>,
-    /// The node plane, once it runs.
-    pub(crate) node: Arc<OnceLock<node::Link>>,
+    /// What the prober has found, while anybody wants to know.
+    pub(crate) health: Arc<Latch>,
+    /// The node plane, while it runs.
+    pub(crate) node: Arc<node::Slot>,
 }
 
-/// Why the agent cannot start.
+/// What a plan has put to work.
+struct Running {
+    crew: Crew,
+    /// What we are on this host, if the plan wants us to be anything.
+    plane: Option<Plane>,
+    /// The thread that asks ourselves, since somebody wanted to know; it ends when the health is closed.
+    prober: Option<JoinHandle<()>>,
+}
+
+/// Why a plan cannot be put in force, at the start or later.
 #[derive(Debug)]
 pub enum StartError {
     Listen(ListenError),
     /// The host refuses what the `node:` block asks for.
     Node(String),
+    /// The agent ends.
+    Stopping,
     Thread(io::Error),
     Tls {
         upstream: String,
         source: TlsError,
     },
 }
-
-/// What a reload cannot change while the agent runs.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct NeedsRestart(pub Vec<&'static str>);
 
 impl Agent {
     /// Starts an agent as `plan` says; it serves when this returns.
@@ -100,26 +115,17 @@ impl Agent {
         Self::start_on(plan, Host::default())
     }
 
-    /// Starts an agent whose reload and log level `host` provides.
+    /// Starts an agent whose reload and log `host` provides.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
     pub fn start_on(plan: Plan, host: Host) -> Result<Self, StartError> {
         let epoch = Instant::now();
-        let cores = thread::available_parallelism();
-        let count = plan.listen.workers.or(cores.ok()).map_or(1, usize::from);
-        // Before the sockets, so that they are closed first should we be killed.
-        let seat = plan.node.as_ref().map(|_| Seat::take()).transpose().map_err(StartError::Node)?;
-        let low = plan.node.is_some().then(keep_low_descriptors).transpose().map_err(StartError::Thread)?;
-        let mut sockets = listen::bind(&plan.listen.addresses, plan.listen.port, count).map_err(StartError::Listen)?;
-        let addresses = sockets[0].udp.iter().map(std::net::UdpSocket::local_addr);
-        let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>().map_err(StartError::Thread)?;
         let tls = tls_of(&plan)?;
-        let probed = plan.http.health.is_some() || plan.node.is_some();
-        let own = if probed { listen::bind_own(&mut sockets).map_err(StartError::Listen)? } else { Vec::new() };
+        let low = plan.node.is_some().then(keep_low_descriptors).transpose().map_err(StartError::Thread)?;
         let resolver = Arc::new(Resolver::new(&plan, epoch));
+        let restored = snapshot::restore(&resolver.cache, &plan);
         let active = Arc::new(Active::new(plan, None, epoch));
-        let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared {
             resolver,
             active: ArcSwap::new(Arc::clone(&active)),
@@ -129,122 +135,60 @@ impl Agent {
             idle_connections: AtomicUsize::new(0),
             room_wanted: AtomicUsize::new(0),
             make_room: Notify::new(),
-            stop: stopping.clone(),
         });
-        let (plans, followed) = watch::channel(active);
-        let health = probed.then(|| Arc::new(Latch::new(Instant::now())));
+        let (plans, followed) = watch::channel(Arc::clone(&active));
         let inner = Arc::new_cyclic(|inner| Inner {
             shared: Arc::clone(&shared),
-            // One more writer for the control thread.
-            metrics: Arc::new(Metrics::new(count + 1, gauges::gauges(inner))),
+            metrics: Arc::new(Metrics::new(0, gauges::gauges(inner))),
             reloads: gauges::Reloads::begin(),
             probes: Arc::default(),
+            own: Arc::default(),
+            workers: Arc::default(),
             plans,
-            reloading: Mutex::new(()),
+            loading: Mutex::new(()),
+            running: Mutex::default(),
             refused: Mutex::new(None),
-            health,
+            health: Arc::new(Latch::new(Instant::now())),
             node: Arc::default(),
         });
-        let host = Arc::new(host);
-        let mut agent = Self {
-            inner,
-            host: Arc::clone(&host),
-            addresses,
-            stop,
-            workers: Vec::new(),
-            control: None,
-            prober: None,
-            plane: None,
-        };
-        if agent.inner.shared.active.load().plan.node.is_none() {
-            agent.warn_of_absent_addresses();
+        if let Some(restored) = restored {
+            inner.metrics.control().snapshots.bump(restored);
         }
+        let mut crew = Crew::new(shared, Arc::clone(&inner.metrics));
+        let change = crew.prepare(&active.plan.listen)?;
+        let own = change.addresses();
+        if active.plan.node.is_none() {
+            warn_of_absent_addresses(&own);
+        }
+        crew.apply(change);
+        inner.own.store(Arc::new(own));
+        inner.workers.store(Arc::new(crew.own()));
+        *inner.running() = Some(Running { crew, plane: None, prober: None });
+        let (stop, stopping) = watch::channel(false);
+        let mut agent = Self { inner, host: Arc::new(host), stop, control: None, keeper: None };
         let (ready, awaited) = mpsc::channel();
-        for (index, sockets) in sockets.into_iter().enumerate() {
-            let (shared, ready, cells) = (Arc::clone(&shared), ready.clone(), agent.inner.metrics.worker(index));
-            let worker = move || worker::run(shared, sockets, cells, move || ready.send(()).unwrap_or_default());
-            let thread = thread::Builder::new().name(format!("nodens-{index}")).spawn(worker);
-            agent.workers.push(thread.map_err(StartError::Thread)?);
-        }
-        let inner = Arc::clone(&agent.inner);
-        let listening = agent.addresses.clone();
-        let control = move || control::run(&inner, host, &listening, followed, stopping, &ready);
+        let (inner, host) = (Arc::clone(&agent.inner), Arc::clone(&agent.host));
+        let control = move || control::run(&inner, &host, followed, stopping, &ready);
         let thread = thread::Builder::new().name("nodens-control".to_owned()).spawn(control);
         agent.control = Some(thread.map_err(StartError::Thread)?);
-        // An error means that a worker ended instead: joining it says why.
-        for _ in 0..=count {
-            if awaited.recv().is_err() {
-                break;
-            }
-        }
+        // An error means that the thread has ended instead, and said why.
+        let _ = awaited.recv();
+        agent.keeper = Some(Keeper::start(Arc::clone(&agent.inner)).map_err(StartError::Thread)?);
         drop(low);
-        agent.start_plane(seat)?;
-        agent.start_probing(own)?;
+        agent.inner.begin()?;
         Ok(agent)
     }
 
-    /// Addresses may be bound before they exist; with nobody there to put them on the host, that is worth a word.
-    fn warn_of_absent_addresses(&self) {
-        for address in &self.addresses {
-            if std::net::UdpSocket::bind((address.ip(), 0)).is_err() {
-                tracing::warn!(%address, "this address is not on this host yet; nobody can reach it until it is");
-            }
-        }
-    }
-
-    /// Goes to work on the host, if the plan wants that.
-    fn start_plane(&mut self, seat: Option<Seat>) -> Result<(), StartError> {
-        let active = self.inner.shared.active.load_full();
-        let (Some(seat), Some(desired), Some(health)) = (seat, node::desired(&active), self.inner.health.clone())
-        else {
-            return Ok(());
-        };
-        let plane = Plane::start(seat, desired, health).map_err(StartError::Node)?;
-        // Set once: an agent has one plane.
-        let _ = self.inner.node.set(node::Link { news: plane.news(), status: plane.status() });
-        self.plane = Some(plane);
-        Ok(())
-    }
-
-    /// Begins to ask ourselves, if anybody wants to know. `workers`: their own sockets.
-    fn start_probing(&mut self, workers: Vec<SocketAddr>) -> Result<(), StartError> {
-        let Some(health) = self.inner.health.clone() else { return Ok(()) };
-        // What the plane leaves to others is theirs to answer.
-        let (mut addresses, mut trust) = (self.addresses.clone(), Trust::Agents);
-        if let Some(link) = self.inner.node.get() {
-            let status = link.status.borrow();
-            addresses.retain(|address| status.addresses.contains(&address.ip()));
-            trust = if status.mode == Mode::Iptables.label() { Trust::Anybody } else { Trust::Agents };
-        }
-        let probes = Arc::clone(&self.inner.probes);
-        let prober = Prober::new(ProbeName::new(rand::random()), workers, addresses, trust, probes);
-        let node = Arc::clone(&self.inner.node);
-        let told = move |health: &Latch| {
-            match health.state(Instant::now()).held_by.as_slice() {
-                [] if health.scope() == Scope::Workers => tracing::info!("every worker answers"),
-                [] => tracing::info!("every address answers"),
-                held_by => tracing::warn!(reason = held_by.join("; "), "not serving"),
-            }
-            if let Some(link) = node.get() {
-                link.news.look();
-            }
-        };
-        let probe = move || prober.run(&health, || told(&health));
-        let thread = thread::Builder::new().name("nodens-probe".to_owned()).spawn(probe);
-        self.prober = Some(thread.map_err(StartError::Thread)?);
-        Ok(())
-    }
-
     /// Where it listens, UDP and TCP.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.inner.own().to_vec()
     }
 
-    /// Puts `plan` in force. The cache and what was learnt about servers stay.
+    /// Puts `plan` in force. The cache and what was learnt about servers stay, and so do the sockets of addresses that stay.
     ///
     /// # Errors
-    /// [`StartError::Tls`]; the plan before it stays in force.
-    pub fn reload(&self, plan: Plan) -> Result<NeedsRestart, StartError> {
+    /// [`StartError`]; the plan before it stays in force, untouched.
+    pub fn reload(&self, plan: Plan) -> Result<(), StartError> {
         self.inner.reload(plan)
     }
 
@@ -252,6 +196,11 @@ impl Agent {
     pub fn reload_from_host(&self) {
         // What came of it has been logged, and readiness shows it.
         drop(control::reload_from(&self.inner, &self.host));
+    }
+
+    /// Tells everybody that the newest configuration is not the one in force, and `why`.
+    pub fn refuse(&self, why: String) {
+        self.inner.refuse(why);
     }
 
     /// What it counts.
@@ -267,27 +216,22 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // First of all the traffic goes back: what arrives from here on finds the cluster DNS.
-        if let Some(health) = &self.inner.health {
-            health.close(Instant::now());
-        }
-        if let Some(plane) = &self.plane {
-            plane.withdraw();
-        }
-        if let Some(prober) = self.prober.take()
-            && prober.join().is_err()
-        {
-            tracing::error!("the prober panicked");
-        }
-        // The receivers are gone only if every thread has ended already.
-        let _ = self.stop.send(true);
-        for worker in self.workers.drain(..) {
-            match worker.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a worker failed"),
-                Err(_) => tracing::error!("a worker panicked"),
+        let running = self.inner.running().take();
+        let mut left = None;
+        if let Some(Running { crew, plane, prober }) = running {
+            // First of all the traffic goes back: what arrives from here on finds the cluster DNS.
+            self.inner.health.close(Instant::now());
+            if let Some(plane) = &plane {
+                plane.withdraw();
             }
+            if prober.is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!("the prober panicked");
+            }
+            crew.stop();
+            left = plane;
         }
+        // The receiver is gone only if the thread has ended already.
+        let _ = self.stop.send(true);
         if let Some(control) = self.control.take()
             && control.join().is_err()
         {
@@ -295,39 +239,57 @@ impl Drop for Agent {
         }
         // Our sockets are closed and the connections of the host's own clients have ended: whoever waits for the traffic may
         // have it.
-        drop(self.plane.take());
+        drop(left);
+        // The last answers are in it.
+        if let Some(keeper) = self.keeper.take() {
+            keeper.finish();
+        }
     }
 }
 
 // === impl Inner ===
 
 impl Inner {
-    pub(crate) fn reload(&self, plan: Plan) -> Result<NeedsRestart, StartError> {
-        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Goes to work on the host and begins to ask ourselves, as the first plan wants.
+    fn begin(&self) -> Result<(), StartError> {
+        let mut running = self.running();
+        let running = running.as_mut().ok_or(StartError::Stopping)?;
+        let active = self.shared.active.load_full();
+        self.move_plane(&mut running.plane, None, &active)?;
+        self.begin_probing(&mut running.prober)
+    }
+
+    /// Puts `plan` in force, as a whole or not at all.
+    pub(crate) fn reload(&self, plan: Plan) -> Result<(), StartError> {
+        let mut running = self.running();
+        let running = running.as_mut().ok_or(StartError::Stopping)?;
         let tls = tls_of(&plan)?;
         let before = self.shared.active.load_full();
-        let mut fixed = Vec::new();
-        let (old, new) = (&before.plan.listen, &plan.listen);
-        if (&old.addresses, old.port) != (&new.addresses, new.port) {
-            fixed.push("listen");
-        }
-        if old.workers != new.workers {
-            fixed.push("listen.workers");
-        }
-        if before.plan.http != plan.http {
-            fixed.push("http");
-        }
-        self.shared.resolver.cache.resize(&plan.cache);
+        let change = running.crew.prepare(&plan.listen)?;
         let active = Arc::new(Active::new(plan, Some(&before), self.shared.resolver.cache.epoch()));
+        self.move_plane(&mut running.plane, Some(&before), &active)?;
+        // From here on nothing can fail.
+        self.shared.resolver.cache.resize(&active.plan.cache);
         self.shared.tls.store(Arc::new(tls));
         self.shared.active.store(Arc::clone(&active));
+        self.own.store(Arc::new(change.addresses()));
+        running.crew.apply(change);
+        self.workers.store(Arc::new(running.crew.own()));
         self.plans.send_replace(active);
         // Another bound on failures may have made suspects.
         self.shared.suspects.notify_one();
         self.adapt_node();
+        if let Err(error) = self.begin_probing(&mut running.prober) {
+            tracing::error!(%error, "readiness is not looked into");
+        }
         *self.refused() = None;
         self.note_reload(Reload::Accepted);
-        Ok(NeedsRestart(fixed))
+        Ok(())
+    }
+
+    /// Where we listen.
+    pub(crate) fn own(&self) -> Arc<Vec<SocketAddr>> {
+        self.own.load_full()
     }
 
     /// Tells the node plane what is desired by now.
@@ -337,21 +299,102 @@ impl Inner {
         }
     }
 
+    /// Starts, ends or replaces the plane, if `after` wants another place on the host than `before`; else leaves it to
+    /// [`adapt_node`](Self::adapt_node). While it is replaced, the cluster DNS answers.
+    fn move_plane(&self, plane: &mut Option<Plane>, before: Option<&Active>, after: &Active) -> Result<(), StartError> {
+        let (old, new) = (before.and_then(node::desired), node::desired(after));
+        if !node::moves(old.as_ref(), new.as_ref()) {
+            return Ok(());
+        }
+        // On a thread of its own: whoever reloads may be in the middle of a runtime, where nobody may wait.
+        let moved = thread::scope(|scope| scope.spawn(|| self.replace_plane(plane, old, new)).join());
+        moved.unwrap_or_else(|_| Err(StartError::Node("the node plane panicked".to_owned())))
+    }
+
+    fn replace_plane(
+        &self,
+        plane: &mut Option<Plane>,
+        old: Option<Desired>,
+        new: Option<Desired>,
+    ) -> Result<(), StartError> {
+        self.node.set(None);
+        drop(plane.take());
+        let mut start = |desired| {
+            let started = Plane::start(desired, Arc::clone(&self.health))?;
+            self.node.set(Some(node::Link { news: started.news(), status: started.status() }));
+            *plane = Some(started);
+            Ok(())
+        };
+        let Some(new) = new else { return Ok(()) };
+        start(new).map_err(|refusal| {
+            if let Some(Err(trouble)) = old.map(&mut start) {
+                let trouble: String = trouble;
+                tracing::error!(trouble, "the host does not take us back as we were; the cluster DNS answers");
+            }
+            StartError::Node(refusal)
+        })
+    }
+
+    /// Begins to ask ourselves, if anybody wants to know and nobody has before.
+    fn begin_probing(&self, prober: &mut Option<JoinHandle<()>>) -> Result<(), StartError> {
+        if prober.is_some() || !is_probed(&self.shared.active.load().plan) {
+            return Ok(());
+        }
+        let (health, shared) = (Arc::clone(&self.health), Arc::clone(&self.shared));
+        let (own, workers) = (Arc::clone(&self.own), Arc::clone(&self.workers));
+        let (node, link) = (Arc::clone(&self.node), Arc::clone(&self.node));
+        let targets = move || {
+            let mut targets = Targets { workers: Vec::new(), addresses: Vec::new(), trust: Trust::Agents };
+            if is_probed(&shared.active.load().plan) {
+                targets.workers = workers.load().to_vec();
+                targets.addresses = own.load().to_vec();
+                // What the plane leaves to others is theirs to answer.
+                if let Some(link) = link.get() {
+                    let status = link.status.borrow();
+                    targets.addresses.retain(|address| status.addresses.contains(&address.ip()));
+                    let is_iptables = status.mode == Mode::Iptables.label();
+                    targets.trust = if is_iptables { Trust::Anybody } else { Trust::Agents };
+                }
+            }
+            targets
+        };
+        let told = move |health: &Latch| {
+            match health.state(Instant::now()).held_by.as_slice() {
+                [] if health.scope() == Scope::Workers => tracing::info!("every worker answers"),
+                [] => tracing::info!("every address answers"),
+                held_by => tracing::warn!(reason = held_by.join("; "), "not serving"),
+            }
+            if let Some(link) = node.get() {
+                link.news.look();
+            }
+        };
+        let asker = Prober::new(ProbeName::new(rand::random()), targets, Arc::clone(&self.probes));
+        let probe = move || asker.run(&health, || told(&health));
+        let thread = thread::Builder::new().name("nodens-probe".to_owned()).spawn(probe);
+        *prober = Some(thread.map_err(StartError::Thread)?);
+        Ok(())
+    }
+
     pub(crate) fn refuse(&self, why: String) {
-        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.running();
         *self.refused() = Some(why);
         self.note_reload(Reload::Rejected);
     }
 
-    fn refused(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<String>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What keeps us from being ready, one line each.
     pub(crate) fn missing(&self) -> Vec<String> {
         let refused = self.refused().clone().map(|why| format!("the newest configuration is refused: {why}"));
-        let held_by = self.health.as_ref().map(|health| health.state(Instant::now()).held_by).unwrap_or_default();
-        let node = self.node.get().and_then(node::Link::missing);
+        let probed = is_probed(&self.shared.active.load().plan);
+        let held_by = if probed { self.health.state(Instant::now()).held_by } else { Vec::new() };
+        let node = self.node.get().and_then(|link| link.missing());
         refused.into_iter().chain(held_by).chain(node).collect()
     }
 }
@@ -365,6 +408,20 @@ const LOW_DESCRIPTORS: usize = 32;
 /// each inotify and each netlink socket above. Listeners below them would take questions that nobody answers for as long.
 fn keep_low_descriptors() -> io::Result<Vec<OwnedFd>> {
     (0..LOW_DESCRIPTORS).map(|_| io::stderr().as_fd().try_clone_to_owned()).collect()
+}
+
+/// Whether anybody wants to know if we answer.
+fn is_probed(plan: &Plan) -> bool {
+    plan.http.health.is_some() || plan.node.is_some()
+}
+
+/// Addresses may be bound before they exist; with nobody there to put them on the host, that is worth a word.
+fn warn_of_absent_addresses(addresses: &[SocketAddr]) {
+    for address in addresses {
+        if std::net::UdpSocket::bind((address.ip(), 0)).is_err() {
+            tracing::warn!(%address, "this address is not on this host yet; nobody can reach it until it is");
+        }
+    }
 }
 
 /// How to speak TLS with each upstream that wants it.
@@ -385,6 +442,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen(error) => error.fmt(f),
             Self::Node(refusal) => f.write_str(refusal),
+            Self::Stopping => f.write_str("the agent is about to end"),
             Self::Thread(error) => write!(f, "a thread cannot be started: {error}"),
             Self::Tls { upstream, source } => write!(f, "upstream {upstream}: {source}"),
         }
@@ -392,9 +450,3 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
-
-impl fmt::Display for NeedsRestart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
-    }
-}

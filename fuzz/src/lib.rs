@@ -10,6 +10,7 @@ pub mod edit;
 pub mod name;
 pub mod query;
 pub mod response;
+pub mod snapshot;
 mod support;
 
 /// A property.
@@ -24,4 +25,5 @@ pub const ALL: &[(&str, Check)] = &[
     ("name", name::check),
     ("query", query::check),
     ("response", response::check),
+    ("snapshot", snapshot::check),
 ];

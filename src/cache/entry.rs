@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::plan::Lifetimes;
-use crate::wire::response::Stored;
-use crate::wire::{HEADER, Key, Kind, Rcode, Response, Type, name};
+use crate::wire::response::{Asked, Stored};
+use crate::wire::{HEADER, Key, Kind, Rcode, Response, Transport, Type, compose, name};
 
 /// A response that may be sent again. Exists only if [`Entry::admit`] agreed.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Entry {
     lifetime: u32,
     /// Seconds after that during which it may be used as stale.
     stale_for: u32,
-    /// Milliseconds since the cache's epoch.
-    stored_at: u64,
+    /// Milliseconds since the cache's epoch; below zero: by an agent before this one.
+    stored_at: i64,
     /// Milliseconds since the epoch before which a failed refresh is not tried again; 0: none failed.
     recheck_at: AtomicU64,
     /// Milliseconds since the epoch of a refresh that failed because all of upstream was silent; 0: another reason, or none.
@@ -43,6 +43,18 @@ const NEGATIVE: u8 = 4;
 
 const DO: u8 = 1;
 const CD: u8 = 2;
+
+/// What an entry knows beside its message: the rest follows from that.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Kept {
+    /// DO and CD of the question.
+    pub key_bits: u8,
+    pub hits: u8,
+    /// Seconds.
+    pub stale_for: u32,
+    /// Milliseconds since it was stored.
+    pub age: u64,
+}
 
 /// Why a response was not stored. The label of `nodens_not_stored_total`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,11 +126,42 @@ impl Entry {
             prefetched: AtomicU8::new(0),
             lifetime,
             stale_for: lifetimes.max_stale,
-            stored_at: millis(epoch, now),
+            stored_at: millis(epoch, now).cast_signed(),
             recheck_at: AtomicU64::new(0),
             failed_in_silence_at: AtomicU64::new(0),
         };
         (entry, verdict)
+    }
+
+    /// Makes an entry again of what [`stored`](Self::stored) and [`kept`](Self::kept) gave, perhaps in another process.
+    ///
+    /// The message is judged as an upstream's would be: `None` if it is no answer that may be stored.
+    pub fn restore(message: &[u8], kept: Kept, epoch: Instant, now: Instant) -> Option<Self> {
+        let key = key_of(message, kept.key_bits)?;
+        let mut query = [0; compose::QUERY_MAX];
+        let length = compose::upstream_query(&key, 0, None, true, &mut query)?;
+        let asked = Asked { query: &query[..length], transport: Transport::Udp, exact_case: false };
+        let response = Response::parse_for(message, &asked).ok()?;
+        // Its TTLs have been bounded when it was stored.
+        let lifetimes = Lifetimes {
+            max_ttl: u32::MAX,
+            max_negative_ttl: u32::MAX,
+            min_ttl: 0,
+            max_stale: kept.stale_for,
+            ..Lifetimes::default()
+        };
+        let (entry, verdict) = Self::admit(response, &key, &lifetimes, epoch, now);
+        verdict.ok()?;
+        Some(Self {
+            hits: AtomicU8::new(kept.hits),
+            stored_at: entry.stored_at.saturating_sub_unsigned(kept.age),
+            ..entry
+        })
+    }
+
+    /// What it knows beside its message.
+    pub fn kept(&self, epoch: Instant, now: Instant) -> Kept {
+        Kept { key_bits: self.key_bits, hits: self.hits(), stale_for: self.stale_for, age: self.age(epoch, now) }
     }
 
     /// The message, to be patched for an asker.
@@ -137,15 +180,17 @@ impl Entry {
 
     /// The question this entry answers.
     pub fn key(&self) -> Option<Key> {
-        let question = self.octets.get(HEADER..)?;
-        let (qname, rest) = question.split_at_checked(name::uncompressed_length(question)?)?;
-        let qtype = Type(u16::from_be_bytes(*rest.first_chunk()?));
-        Key::new(qname, qtype, self.key_bits & DO != 0, self.key_bits & CD != 0)
+        key_of(&self.octets, self.key_bits)
+    }
+
+    /// Milliseconds since it was stored.
+    fn age(&self, epoch: Instant, now: Instant) -> u64 {
+        millis(epoch, now).cast_signed().saturating_sub(self.stored_at).max(0).cast_unsigned()
     }
 
     /// How the entry stands at `now`.
     pub fn freshness(&self, epoch: Instant, now: Instant) -> Freshness {
-        let age = millis(epoch, now).saturating_sub(self.stored_at);
+        let age = self.age(epoch, now);
         let (life, stale) = (u64::from(self.lifetime) * 1000, u64::from(self.stale_for) * 1000);
         if age < life {
             Freshness::Fresh { age: (age / 1000) as u32 }
@@ -158,7 +203,7 @@ impl Entry {
 
     /// Seconds until it expires, and until it is no good as stale either; zero once past.
     pub fn remaining(&self, epoch: Instant, now: Instant) -> (u64, u64) {
-        let age = millis(epoch, now).saturating_sub(self.stored_at) / 1000;
+        let age = self.age(epoch, now) / 1000;
         let life = u64::from(self.lifetime);
         (life.saturating_sub(age), (life + u64::from(self.stale_for)).saturating_sub(age))
     }
@@ -186,9 +231,9 @@ impl Entry {
 
     /// Whether it is in the last `percent` of its life.
     pub fn is_in_last(&self, percent: u8, epoch: Instant, now: Instant) -> bool {
-        let age = millis(epoch, now).saturating_sub(self.stored_at);
+        let age = self.age(epoch, now);
         // Milliseconds × 100 against seconds × 1000 × percent.
-        age * 100 >= u64::from(self.lifetime) * 1000 * u64::from(100 - percent.min(100))
+        age.saturating_mul(100) >= u64::from(self.lifetime) * 1000 * u64::from(100 - percent.min(100))
     }
 
     /// The lifetime in seconds it was stored with.
@@ -247,6 +292,14 @@ fn bound_ttls(octets: &mut [u8], offsets: &[u16], floor: u32, ceiling: u32) -> O
         Some(ttl)
     };
     offsets.iter().filter_map(bound).min()
+}
+
+/// The question that `message` repeats.
+pub(super) fn key_of(message: &[u8], bits: u8) -> Option<Key> {
+    let question = message.get(HEADER..)?;
+    let (qname, rest) = question.split_at_checked(name::uncompressed_length(question)?)?;
+    let qtype = Type(u16::from_be_bytes(*rest.first_chunk()?));
+    Key::new(qname, qtype, bits & DO != 0, bits & CD != 0)
 }
 
 fn bits(key: &Key) -> u8 {

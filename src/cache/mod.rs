@@ -10,6 +10,8 @@
 
 pub mod entry;
 pub mod flight;
+mod frozen;
+pub mod snapshot;
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
+use arc_swap::ArcSwapOption;
 use quick_cache::sync::Cache as Store;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
@@ -24,6 +27,7 @@ use crate::plan;
 use crate::plan::Lifetimes;
 use crate::wire::{Ede, Key, Name, Rcode, Response};
 pub use entry::{Entry, Freshness, NotCacheable};
+use frozen::Frozen;
 
 /// The share of the budget that negative answers may take, in percent: bounds what junk names and stale NXDOMAINs hold.
 const NEGATIVE_PERCENT: usize = 10;
@@ -39,6 +43,8 @@ pub struct Cache {
     failures: Store<u64, Arc<Failure>, CostOfFailure, Prehashed, Tally>,
     evicted: PerKind<Tally>,
     flushed: PerKind<AtomicU64>,
+    /// What is known from before the start and not yet in here.
+    frozen: ArcSwapOption<Frozen>,
     /// Keyed at start, so that nobody can aim at one slot.
     hasher: RandomState,
     /// All times are counted from here.
@@ -126,6 +132,7 @@ impl Cache {
             failures: store(share(FAILURE_PERCENT), CostOfFailure, evicted.failures.clone()),
             evicted,
             flushed: PerKind::default(),
+            frozen: ArcSwapOption::empty(),
             hasher: RandomState::new(),
             epoch,
         }
@@ -151,6 +158,7 @@ impl Cache {
             Some(entry) => Some(entry),
             None => self.negative.get(&hash).filter(|entry| entry.answers(key)),
         };
+        let entry = entry.or_else(|| self.thawed(key, hash, now));
         let stale = match entry {
             Some(entry) => match entry.freshness(self.epoch, now) {
                 Freshness::Fresh { age } => return Found::Fresh { entry, age },
@@ -213,7 +221,10 @@ impl Cache {
     }
 
     /// Removes what `filter` names and says how many entries that were.
+    ///
+    /// What is still frozen goes as a whole: in the first moments after a start a flush may take too much, never too little.
     pub fn flush(&self, filter: &Filter) -> usize {
+        self.frozen.store(None);
         let before = self.usage();
         if filter.zone.is_none() && filter.name.is_none() {
             self.positive.clear();

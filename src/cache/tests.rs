@@ -4,7 +4,7 @@ use super::*;
 use crate::wire::response::Asked;
 use crate::wire::{Transport, Type, compose};
 
-fn key(name: &str) -> Key {
+pub(super) fn key(name: &str) -> Key {
     let name: Name = name.parse().expect("a test's name is legal");
     Key::new(name.as_wire(), Type::A, false, false).expect("a legal name makes a key")
 }
@@ -24,27 +24,27 @@ fn response(key: &Key, rcode: u8, counts: [u8; 2], records: &[u8]) -> Response {
 }
 
 /// An address with the TTL 60.
-fn positive(key: &Key) -> Response {
+pub(super) fn positive(key: &Key) -> Response {
     response(key, 0, [1, 0], b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x07")
 }
 
 /// No such name, for 60 s: an SOA of the root.
-fn negative(key: &Key) -> Response {
+pub(super) fn negative(key: &Key) -> Response {
     let soa = b"\0\0\x06\0\x01\0\0\0\x3c\0\x16\0\0\0\0\0\x01\0\0\x0e\x10\0\0\x0e\x10\0\0\x0e\x10\0\0\0\x3c";
     response(key, 3, [0, 1], soa)
 }
 
-fn cache(memory: usize) -> (Cache, Instant) {
+pub(super) fn cache(memory: usize) -> (Cache, Instant) {
     let epoch = Instant::now();
     let plan = plan::Cache { memory, ..plan::Cache::default() };
     (Cache::new(&plan, epoch), epoch)
 }
 
-fn store(cache: &Cache, key: &Key, response: Response, now: Instant) {
+pub(super) fn store(cache: &Cache, key: &Key, response: Response, now: Instant) {
     cache.store(key, response, &Lifetimes::default(), now).1.expect("it may be stored");
 }
 
-fn is_fresh(cache: &Cache, key: &Key, now: Instant) -> bool {
+pub(super) fn is_fresh(cache: &Cache, key: &Key, now: Instant) -> bool {
     matches!(cache.lookup(key, || None, now), Found::Fresh { .. })
 }
 

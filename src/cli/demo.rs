@@ -228,7 +228,8 @@ impl Stage {
         let listen = [Ipv4Addr::LOCALHOST];
         let yaml = configuration(&listen, free_port(port)?, &[cluster.address()], technitium.address());
         let agent = start_agent(&yaml)?;
-        let address = *agent.addresses().first().ok_or_else(|| io::Error::other("the agent listens nowhere"))?;
+        let address =
+            agent.addresses().first().copied().ok_or_else(|| io::Error::other("the agent listens nowhere"))?;
         Ok(Self { cluster, technitium, agent, address, yaml })
     }
 

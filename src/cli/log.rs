@@ -21,13 +21,13 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::layer::{Context, Layer, Layered, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use crate::net::worker::QUERY_LOG;
-use crate::plan::{Log, LogFormat};
+use crate::plan::{self, LogFormat};
 
 /// Lines of one class in any second (O08).
 const PER_SECOND: usize = 10;
@@ -37,20 +37,56 @@ const COUNTS: &str = "left_out";
 /// Letters of a line that stand for its class.
 const EXCERPT: usize = 200;
 
-/// Sets the level of a log that runs.
-pub(super) struct Handle(reload::Handle<LevelFilter, Registry>);
+/// What can be changed about a log that runs.
+pub(super) struct Log {
+    level: reload::Handle<LevelFilter, Registry>,
+    lines: reload::Handle<Lines, Filtered>,
+    /// As the last plan said.
+    told: Mutex<plan::Log>,
+}
 
-/// Logs to standard error as `plan` says. A second agent in this process shares the first one's log.
-pub(super) fn start(plan: Log) -> Handle {
-    let (level, handle) = reload::Layer::new(LevelFilter::from_level(plan.level));
-    let (consolidate, counts) = Consolidate::new();
-    let ansi = io::stderr().is_terminal();
-    let log = tracing_subscriber::registry().with(level).with(consolidate).with(lines(plan.format, ansi, io::stderr));
-    if log.try_init().is_ok() {
-        // Without the thread the rest is not counted; the log goes on.
-        let _ = std::thread::Builder::new().name("nodens-log".to_owned()).spawn(move || counts.tell());
+/// What comes before the lines: the level, the bound.
+type Filtered = Layered<Consolidate, Layered<reload::Layer<LevelFilter, Registry>, Registry>>;
+type Lines = Box<dyn Layer<Filtered> + Send + Sync>;
+
+impl Log {
+    /// Logs to standard error as `plan` says. A second agent in this process shares the first one's log.
+    pub(super) fn start(plan: plan::Log) -> Self {
+        let (filter, level) = reload::Layer::new(LevelFilter::from_level(plan.level));
+        let (consolidate, counts) = Consolidate::new();
+        let (shaped, shape) = reload::Layer::new(to_standard_error(plan.format));
+        if tracing_subscriber::registry().with(filter).with(consolidate).with(shaped).try_init().is_ok() {
+            // Without the thread the rest is not counted; the log goes on.
+            let _ = std::thread::Builder::new().name("nodens-log".to_owned()).spawn(move || counts.tell());
+        }
+        Self { level, lines: shape, told: Mutex::new(plan) }
     }
-    Handle(handle)
+
+    /// Changes what another plan says otherwise; a level set by hand lasts until a plan has a word about it.
+    pub(super) fn adopt(&self, plan: plan::Log) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = [
+            (told.level != plan.level).then(|| self.level.reload(LevelFilter::from_level(plan.level))),
+            (told.format != plan.format).then(|| self.lines.reload(to_standard_error(plan.format))),
+        ];
+        for error in changed.into_iter().flatten().filter_map(Result::err) {
+            tracing::warn!(%error, "the log stays as it is");
+        }
+        *told = plan;
+    }
+
+    /// Sets the level until a plan says otherwise.
+    ///
+    /// # Errors
+    /// There is no such level.
+    pub(super) fn set_level(&self, wanted: &str) -> Result<(), String> {
+        let level: LevelFilter = wanted.parse().map_err(|_| format!("`{wanted}` is no log level"))?;
+        self.level.reload(level).map_err(|error| error.to_string())
+    }
+}
+
+fn to_standard_error(format: LogFormat) -> Lines {
+    lines(format, io::stderr().is_terminal(), io::stderr)
 }
 
 fn lines<S>(
@@ -65,17 +101,6 @@ where
     match format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.with_ansi(ansi).boxed(),
-    }
-}
-
-impl Handle {
-    /// Sets the level by its name.
-    ///
-    /// # Errors
-    /// Why not, in words.
-    pub(super) fn set_level(&self, wanted: &str) -> Result<(), String> {
-        let level: LevelFilter = wanted.parse().map_err(|_| format!("`{wanted}` is no log level"))?;
-        self.0.reload(level).map_err(|error| error.to_string())
     }
 }
 

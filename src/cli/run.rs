@@ -1,5 +1,7 @@
 //! `nodens run`: the agent, its signals, its log.
 
+mod last_good;
+
 use std::fs::File;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
@@ -7,10 +9,12 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{ConfigFile, Exit, FileOrOption, log};
-use crate::config::{ConfigErrors, MAX_FILE};
+use super::log::Log;
+use super::{ConfigFile, Exit, FileOrOption};
+use crate::config::{self, ConfigErrors, MAX_FILE};
 use crate::plan::Plan;
-use crate::run::{Agent, Host};
+use crate::run::{Agent, Host, StartError};
+use last_good::LastGood;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -19,7 +23,8 @@ use crate::run::{Agent, Host};
 
 Reload:
   The file is followed: a saved change is in force after 100 ms. SIGHUP reads it at once.
-  A wrong one is refused, with its mistakes in the log, and the old plan runs on.
+  A wrong one is refused, with its mistakes in the log, and the old plan runs on. With `cache.snapshot`
+  the last good one is kept beside it (FILE.good.yaml), and a restart with a wrong one starts with that.
 
 Signals:
   SIGHUP    read the configuration again
@@ -37,20 +42,21 @@ struct Source {
 
 pub(super) fn execute(args: &Args) -> Exit {
     let source = Arc::new(Source { file: args.config.choose(), tried: Mutex::default() });
+    // Why the file's own plan is not the one that runs.
+    let mut refused = None;
     let plan = match source.load() {
         Ok(plan) => plan,
         Err(errors) => {
-            anstream::eprintln!("{errors}");
-            return Exit::Failed;
+            let Some(good) = source.last_good() else {
+                anstream::eprintln!("{errors}");
+                return Exit::Failed;
+            };
+            refused = Some(format!("the last good one runs, {}; {errors}", good.place.display()));
+            good.plan
         }
     };
-    let level = log::start(plan.log);
+    let log = Arc::new(Log::start(plan.log));
     raise_descriptor_limit();
-    let reloaded = Arc::clone(&source);
-    let host = Host {
-        load: Box::new(move || reloaded.load().map_err(|errors| errors.to_string())),
-        set_log_level: Box::new(move |wanted| level.set_level(wanted)),
-    };
     // Signals first: one that comes while the agent starts is heeded when it has.
     let heard = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -63,11 +69,12 @@ pub(super) fn execute(args: &Args) -> Exit {
             return Exit::Failed;
         }
     };
-    for lack in plan.not_yet() {
-        tracing::warn!("not in this version: {lack}");
-    }
-    match Agent::start_on(plan, host) {
+    match start(plan, &source, &log, &mut refused) {
         Ok(agent) => {
+            if let Some(why) = refused {
+                tracing::error!("the configuration is refused: {why}");
+                agent.refuse(why);
+            }
             runtime.block_on(heed(signals, &agent, &source));
             agent.stop();
             tracing::info!("stopped");
@@ -76,6 +83,41 @@ pub(super) fn execute(args: &Args) -> Exit {
         Err(error) => {
             anstream::eprintln!("nodens: {error}");
             Exit::Failed
+        }
+    }
+}
+
+/// Starts an agent with `plan`; if that cannot be had although it is legal, as when an address is another's, with the
+/// last good one.
+fn start(plan: Plan, source: &Arc<Source>, log: &Arc<Log>, refused: &mut Option<String>) -> Result<Agent, StartError> {
+    let host = || {
+        let (loader, adopter, logger, leveller) =
+            (Arc::clone(source), Arc::clone(source), Arc::clone(log), Arc::clone(log));
+        Host {
+            load: Box::new(move || loader.load().map_err(|errors| errors.to_string())),
+            set_log_level: Box::new(move |wanted| leveller.set_level(wanted)),
+            adopted: Box::new(move |plan| {
+                logger.adopt(plan.log);
+                adopter.keep(plan);
+            }),
+        }
+    };
+    for lack in plan.not_yet() {
+        tracing::warn!("not in this version: {lack}");
+    }
+    let kept = plan.clone();
+    match Agent::start_on(plan, host()) {
+        Err(error) if refused.is_none() => {
+            let Some(good) = source.last_good().filter(|good| !source.tried_is(&good.text)) else { return Err(error) };
+            *refused = Some(format!("the last good one runs, {}; {error}", good.place.display()));
+            log.adopt(good.plan.log);
+            Agent::start_on(good.plan, host())
+        }
+        started => {
+            if started.is_ok() && refused.is_none() {
+                source.keep(&kept);
+            }
+            started
         }
     }
 }
@@ -146,16 +188,43 @@ async fn watch_file(source: Arc<Source>, changed: tokio::sync::mpsc::Sender<()>)
 impl Source {
     /// Reads the configuration for a plan, and remembers what it read.
     fn load(&self) -> Result<Plan, ConfigErrors> {
-        // Before the plan: of a change in between, the watch finds that it was not tried.
-        *self.tried.lock().expect("no holder panics") = self.content();
-        self.file.load()
+        let content = self.content();
+        let outcome = match (&self.file.config, &content) {
+            (Some(path), Some(octets)) => {
+                config::read(&octets[..], &path.display().to_string(), &|name| std::env::var(name).ok())
+            }
+            // No file, or one that cannot be read: the reason is told.
+            _ => self.file.load(),
+        };
+        *self.tried() = content;
+        outcome
+    }
+
+    /// Keeps what was read last, which `plan` was made of, for a restart with a bad file.
+    fn keep(&self, plan: &Plan) {
+        if let (Some(snapshot), Some(config), Some(text)) = (&plan.cache.snapshot, &self.file.config, &*self.tried()) {
+            last_good::keep(snapshot, config, text);
+        }
+    }
+
+    fn last_good(&self) -> Option<LastGood> {
+        let bad = self.tried().clone().unwrap_or_default();
+        last_good::find(self.file.config.as_ref()?, &bad)
+    }
+
+    fn tried_is(&self, text: &[u8]) -> bool {
+        self.tried().as_deref() == Some(text)
+    }
+
+    fn tried(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
+        self.tried.lock().expect("no holder panics")
     }
 
     /// Whether the file holds something else than what was tried last, be it legal or not.
     fn has_changed(&self) -> bool {
         let now = self.content();
         // A file that is gone for the moment is about to be replaced.
-        now.is_some() && now != *self.tried.lock().expect("no holder panics")
+        now.is_some() && now != *self.tried()
     }
 
     fn content(&self) -> Option<Vec<u8>> {

@@ -360,7 +360,7 @@ mod tests {
         let (metrics, slots) = (Metrics::new(2, Gauges::default()), slots());
         count(&metrics.worker(0), slots.slot(0, 0));
         count(&metrics.worker(1), slots.slot(0, 0));
-        render(&scene(&slots), metrics.workers())
+        render(&scene(&slots), &metrics.workers())
     }
 
     #[test]

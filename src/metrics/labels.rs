@@ -341,6 +341,18 @@ labels! {
         Success = ["success"],
     }
 
+    /// What became of a snapshot of the cache.
+    Snapshot ["result"] {
+        /// Torn, corrupt or no snapshot; the cache started empty.
+        Ignored = ["ignored"],
+        /// Read at the start.
+        Restored = ["restored"],
+        /// The disk or the file system refused it; the one before stays.
+        WriteFailed = ["write_failed"],
+        /// Written.
+        Written = ["written"],
+    }
+
     /// What carried a question to a server.
     Socket ["transport", "use"] {
         /// A connection made for it.

@@ -3,11 +3,12 @@
 //! A guest may be answered by another worker than the one it came to. Dropped without an answer, whatever the reason, it
 //! tells its client SERVFAIL: a waiter is never forgotten.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::Sender;
 
+use super::listen::Pair;
 use crate::resolve::Waiter;
 use crate::wire::compose;
 use crate::wire::{Asker, Edns, MESSAGE_MAX, Query, Rcode, Transport};
@@ -31,8 +32,8 @@ pub struct Guest {
 pub enum Way {
     /// Into the connection's queue; it takes one message per query in flight, so there is always room.
     Tcp(Sender<Box<[u8]>>),
-    /// From the socket the query came to.
-    Udp(Arc<UdpSocket>, SocketAddr),
+    /// From the socket the query came to, which stays bound for it.
+    Udp(Arc<Pair>, SocketAddr),
 }
 
 impl Guest {
@@ -94,7 +95,7 @@ impl Way {
         debug_assert!(reply.len() <= MESSAGE_MAX);
         match self {
             Self::Tcp(queue) => drop(queue.try_send(reply.into())),
-            Self::Udp(socket, peer) if !reply.is_empty() => drop(socket.send_to(reply, peer)),
+            Self::Udp(pair, peer) if !reply.is_empty() => drop(pair.udp.send_to(reply, peer)),
             Self::Udp(..) => {}
         }
     }

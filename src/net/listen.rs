@@ -5,7 +5,7 @@
 //! another CPU costs more than answering (39.0 against 23.4 µs per query at 20,000/s, performance.md 8).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 
 use nix::libc;
@@ -17,13 +17,12 @@ const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Connections the kernel may hold for us to accept.
 const BACKLOG: i32 = 1024;
 
-/// The sockets of one worker, not yet part of any runtime.
-#[derive(Debug, Default)]
-pub struct Sockets {
-    pub udp: Vec<UdpSocket>,
-    pub tcp: Vec<TcpListener>,
-    /// The worker's own, on the loopback and at a port that nobody shares: our probes reach this worker and nobody else.
-    pub own: Option<UdpSocket>,
+/// A UDP socket and a listener at one address, for one worker to serve, not yet part of any runtime.
+#[derive(Debug)]
+pub struct Pair {
+    pub udp: UdpSocket,
+    /// Missing where only we ask.
+    pub tcp: Option<TcpListener>,
 }
 
 /// Why we cannot listen.
@@ -34,64 +33,58 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
-/// Binds every address for each of `workers`, in the order of the workers: the kernel numbers a group's sockets so.
-///
-/// # Errors
-/// The first address that cannot be had. Nothing stays bound then.
-pub fn bind(addresses: &[IpAddr], port: u16, workers: usize) -> Result<Vec<Sockets>, ListenError> {
-    let mut all: Vec<Sockets> = Vec::with_capacity(workers);
-    let mut port_in_use = port;
-    for worker in 0..workers {
-        let mut sockets = Sockets::default();
-        for address in addresses {
-            let address = SocketAddr::new(*address, port_in_use);
-            let failed = |transport| move |source| ListenError { address, transport, source };
-            let udp = udp_socket(address).map_err(failed("UDP"))?;
-            let bound = udp.local_addr().map_err(failed("UDP"))?;
-            // Port 0 means any: the first socket decides, the others share it.
-            port_in_use = bound.port();
-            if worker == 0 && workers > 1 {
-                steer(&udp, workers).map_err(failed("UDP"))?;
-            }
-            let tcp = tcp_listener(bound).map_err(failed("TCP"))?;
-            if worker == 0 && workers > 1 {
-                steer(&tcp, workers).map_err(failed("TCP"))?;
-            }
-            sockets.tcp.push(tcp);
-            sockets.udp.push(udp);
-        }
-        all.push(sockets);
+impl Pair {
+    /// Binds one more pair at `address`; port 0 means any. The kernel numbers those of one address in their order.
+    ///
+    /// # Errors
+    /// If the address cannot be had. Nothing stays bound then.
+    pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+        let failed = |transport| move |source| ListenError { address, transport, source };
+        let udp = udp_socket(address).map_err(failed("UDP"))?;
+        let bound = udp.local_addr().map_err(failed("UDP"))?;
+        let tcp = tcp_listener(bound).map_err(failed("TCP"))?;
+        Ok(Self { udp, tcp: Some(tcp) })
     }
-    Ok(all)
-}
 
-/// Binds a socket of its own for each worker; where they are, in the order of the workers.
-///
-/// # Errors
-/// The first that cannot be had.
-pub fn bind_own(workers: &mut [Sockets]) -> Result<Vec<SocketAddr>, ListenError> {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let failed = |source| ListenError { address: any, transport: "UDP", source };
-    let mut all = Vec::with_capacity(workers.len());
-    for worker in workers {
+    /// Binds a worker's own, on the loopback and at a port that nobody shares: our probes reach this worker and nobody else.
+    ///
+    /// # Errors
+    /// If there is no port for it.
+    pub fn own() -> Result<Self, ListenError> {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let failed = |source| ListenError { address: any, transport: "UDP", source };
         // Nothing of what `socket` sets: a port that can be shared may be one that is.
-        let own = UdpSocket::bind(any).map_err(failed)?;
-        own.set_nonblocking(true).map_err(failed)?;
-        all.push(own.local_addr().map_err(failed)?);
-        worker.own = Some(own);
+        let udp = UdpSocket::bind(any).map_err(failed)?;
+        udp.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { udp, tcp: None })
     }
-    Ok(all)
+
+    /// Where it is bound.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.udp.local_addr()
+    }
+
+    /// Steers what arrives at this pair's address to the first `pairs` that were bound there: each datagram or connection
+    /// to the one with the number of the CPU that received it, modulo `pairs`. Those bound later get nothing.
+    ///
+    /// # Errors
+    /// The kernel's; it chooses by a hash of the sender then, or goes on as before.
+    pub fn steer(&self, pairs: usize) -> io::Result<()> {
+        steer(&self.udp, pairs)?;
+        self.tcp.as_ref().map_or(Ok(()), |tcp| steer(tcp, pairs))
+    }
 }
 
-/// Steers each datagram or connection to the worker with the number of the CPU that received it, modulo the number of workers.
-///
-/// Three instructions of classic BPF. Attached to the group's first member; those that bind later inherit it.
-fn steer(socket: &impl AsFd, workers: usize) -> io::Result<()> {
+/// Three instructions of classic BPF, in force for all sockets of the group.
+fn steer(socket: &impl AsFd, sockets: usize) -> io::Result<()> {
     let instruction = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU).cast_unsigned();
     let mut program = [
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, cpu),
-        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, workers as u32),
+        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, sockets as u32),
         instruction(libc::BPF_RET | BPF_A, 0),
     ];
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };

@@ -101,11 +101,7 @@ pub enum Trust {
 pub struct Prober {
     name: ProbeName,
     query: Vec<u8>,
-    /// The workers' own sockets.
-    workers: Vec<SocketAddr>,
-    /// What we share with others.
-    addresses: Vec<SocketAddr>,
-    trust: Trust,
+    targets: Box<dyn Fn() -> Targets + Send>,
     cpus: Vec<usize>,
     /// What it took to answer, a proper answer as NOERROR.
     talks: Arc<Talks>,
@@ -113,18 +109,20 @@ pub struct Prober {
     id: Cell<u16>,
 }
 
+/// Who is there to be asked.
+pub struct Targets {
+    /// The workers' own sockets.
+    pub workers: Vec<SocketAddr>,
+    /// What we share with others: where clients ask.
+    pub addresses: Vec<SocketAddr>,
+    pub trust: Trust,
+}
+
 impl Prober {
-    /// `workers`: a socket of each worker that nobody else has; `addresses`: where clients ask. What comes of it counts in
-    /// `talks`.
-    pub fn new(
-        name: ProbeName,
-        workers: Vec<SocketAddr>,
-        addresses: Vec<SocketAddr>,
-        trust: Trust,
-        talks: Arc<Talks>,
-    ) -> Self {
+    /// `targets` is looked at before each round; what comes of it counts in `talks`.
+    pub fn new(name: ProbeName, targets: impl Fn() -> Targets + Send + 'static, talks: Arc<Talks>) -> Self {
         let query = query(&name);
-        Self { name, query, workers, addresses, trust, cpus: allowed_cpus(), talks, id: Cell::new(0) }
+        Self { name, query, targets: Box::new(targets), cpus: allowed_cpus(), talks, id: Cell::new(0) }
     }
 
     /// Probes in rounds and notes in `health` what it finds, until that is closed. Wants a thread of its own.
@@ -146,17 +144,18 @@ impl Prober {
 
     /// Asks everybody in `scope` once; who is silent, one line each. Ends with the first place where anybody is.
     fn round(&self, scope: Scope) -> Vec<String> {
+        let Targets { workers, addresses, trust } = (self.targets)();
         let mut silent = Vec::new();
-        let undecided = scope == Scope::Workers || self.trust == Trust::Anybody;
-        let own = self.workers.iter().filter(|_| undecided);
+        let undecided = scope == Scope::Workers || trust == Trust::Anybody;
+        let own = workers.iter().filter(|_| undecided);
         let own: Vec<Question> = own.map(|worker| self.ask_udp(*worker)).collect();
         for (index, question) in own.into_iter().enumerate() {
             if let Err(error) = self.count(question.sent, question.answered(Some(self.name.proof))) {
                 silent.push(format!("worker {index} does not answer: {error}"));
             }
         }
-        let proof = (self.trust == Trust::Agents).then_some(self.name.proof);
-        for address in self.addresses.iter().copied() {
+        let proof = (trust == Trust::Agents).then_some(self.name.proof);
+        for address in addresses {
             if scope == Scope::Workers || !silent.is_empty() {
                 break;
             }

@@ -17,6 +17,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::{Duration, Instant};
@@ -25,12 +26,13 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::guest::{Guest, Way};
+use super::listen::Pair;
 use super::probe::ProbeName;
 use super::udp::{may_ask, refuse};
-use super::worker::{DRAIN, LINGER, Worker, over};
+use super::worker::{DRAIN, LINGER, Leave, Worker, left, over};
 use crate::clients::{Kind, Place};
 use crate::metrics::{Arrival, Closed, Drop as Dropped};
 use crate::resolve::{Ends, Ready, Step, Turn};
@@ -66,13 +68,20 @@ pub struct Idle {
     next: u64,
 }
 
-/// Accepts connections at `listener` until the worker stops.
+/// Accepts connections at `listener`, that of `pair`, until the post is left. The pair lives as long.
 ///
 /// # Errors
-/// None: what fails is tried again.
-pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> {
-    // Set once the agent stops. A connection left in the kernel's queue would be reset.
+/// If the listener cannot be watched; what fails later is tried again.
+pub async fn serve(
+    worker: Rc<Worker>,
+    pair: Arc<Pair>,
+    listener: std::net::TcpListener,
+    mut leave: watch::Receiver<Leave>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    // Set once the listener is drained. A connection left in the kernel's queue would be reset.
     let mut until = None;
+    let mut how = Leave::Stay;
     let mut absences = 0;
     // Whether what is accepted may have waited for longer than its client.
     let aged = Cell::new(false);
@@ -84,11 +93,15 @@ pub async fn serve(worker: Rc<Worker>, listener: TcpListener) -> io::Result<()> 
     loop {
         let accepted = tokio::select! {
             accepted = poll_fn(accept) => accepted,
-            () = worker.stopping(), if until.is_none() => {
+            new = left(&mut leave, how) => {
+                if new == Leave::HandOver {
+                    return Ok(());
+                }
+                how = new;
                 until = Some(Instant::now() + DRAIN);
                 continue;
             }
-            () = tokio::time::sleep(LINGER), if until.is_some() && !worker.is_flying() => return Ok(()),
+            () = tokio::time::sleep(LINGER), if until.is_some() && worker.may_close(&pair, how) => return Ok(()),
             () = over(until) => return Ok(()),
         };
         match accepted {
@@ -214,7 +227,7 @@ struct Connection {
     queue: mpsc::Sender<Box<[u8]>>,
     since: Moments,
     client: Client,
-    /// The agent stops.
+    /// The worker stops.
     parting: bool,
 }
 

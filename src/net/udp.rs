@@ -20,10 +20,12 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 
 use super::guest::{Guest, Way};
+use super::listen::Pair;
 use super::probe::ProbeName;
-use super::worker::{DRAIN, LINGER, Worker, over};
+use super::worker::{DRAIN, LINGER, Leave, Worker, left, over};
 use crate::metrics::{Arrival, Drop as Dropped, Outcome, Refused, Slot};
 use crate::resolve::{Ends, Ready, Step, Turn};
 use crate::wire::{Query, Refusal, Transport, UDP_MAX, compose};
@@ -36,11 +38,18 @@ const QUERY_MAX: usize = 2048;
 /// More datagrams than any receive buffer of ours holds.
 const QUEUE_MAX: usize = 1 << 16;
 
-/// Answers what arrives at `socket` until the worker stops.
+/// Answers what arrives at `socket`, that of `pair`, until the post is left. The pair lives as long.
 ///
 /// # Errors
 /// If the socket cannot be watched, or not any more.
-pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()> {
+pub async fn serve(
+    worker: Rc<Worker>,
+    pair: Arc<Pair>,
+    socket: UdpSocket,
+    mut leave: watch::Receiver<Leave>,
+) -> io::Result<()> {
+    // Known to the worker as long as this serves it.
+    let socket = Arc::new(socket);
     let local = socket.local_addr()?;
     // Readable only: tokio's own socket would wake us for every reply the kernel has sent off as well.
     #[expect(
@@ -49,27 +58,32 @@ pub async fn serve(worker: Rc<Worker>, socket: Arc<UdpSocket>) -> io::Result<()>
     )]
     let ready = AsyncFd::with_interest(Arc::clone(&socket), Interest::READABLE)?;
     let mut batch = Batch::new();
-    // Set once the agent stops.
+    // Set once the socket is drained.
     let mut until = None;
+    let mut how = Leave::Stay;
     worker.listening.borrow_mut().push(Arc::downgrade(&socket));
     loop {
         let mut guard = tokio::select! {
             guard = ready.readable() => guard?,
-            () = worker.stopping(), if until.is_none() => {
+            new = left(&mut leave, how) => {
+                if new == Leave::HandOver {
+                    return Ok(());
+                }
+                how = new;
                 until = Some(Instant::now() + DRAIN);
                 continue;
             }
-            () = tokio::time::sleep(LINGER), if until.is_some() && !worker.is_flying() => return Ok(()),
+            () = tokio::time::sleep(LINGER), if until.is_some() && worker.may_close(&pair, how) => return Ok(()),
             () = over(until) => return Ok(()),
         };
-        match batch.receive(&socket) {
+        match batch.receive(&pair.udp) {
             Ok(received) => {
                 let now = Instant::now();
                 if worker.beat(now) {
                     worker.count.drops.add(Dropped::Aged, received as u64);
                 } else {
-                    batch.answer(&worker, &socket, local, received, now);
-                    batch.send(&worker, &socket);
+                    batch.answer(&worker, &pair, local, received, now);
+                    batch.send(&worker, &pair.udp);
                 }
                 if received < BATCH {
                     // The queue was empty; what comes later makes the socket readable again.
@@ -128,14 +142,7 @@ impl Batch {
     }
 
     /// Writes a reply for each query that gets one now.
-    fn answer(
-        &mut self,
-        worker: &Rc<Worker>,
-        socket: &Arc<UdpSocket>,
-        local: SocketAddr,
-        received: usize,
-        now: Instant,
-    ) {
+    fn answer(&mut self, worker: &Rc<Worker>, pair: &Arc<Pair>, local: SocketAddr, received: usize, now: Instant) {
         self.peers.clear();
         self.lengths.clear();
         self.counted.clear();
@@ -151,7 +158,7 @@ impl Batch {
             let result = catch_unwind(AssertUnwindSafe(|| {
                 let stands_for = if index == sample { received as u64 } else { 0 };
                 let arrival = Arrived { octets: query, peer, address, now, stands_for };
-                answer_one(worker, socket, local, &arrival, reply)
+                answer_one(worker, pair, local, &arrival, reply)
             }));
             match result {
                 Ok(Some(reply)) => {
@@ -233,7 +240,7 @@ struct Arrived<'a> {
 /// Deals with one datagram; the reply in `out`, if it gets one now.
 fn answer_one(
     worker: &Rc<Worker>,
-    socket: &Arc<UdpSocket>,
+    pair: &Arc<Pair>,
     local: SocketAddr,
     &Arrived { octets, peer, address, now, stands_for }: &Arrived<'_>,
     out: &mut [u8],
@@ -260,7 +267,7 @@ fn answer_one(
         return Some(Reply::ToOurselves(length));
     }
     count.queries.bump(Arrival::of(Transport::Udp, client));
-    let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(socket), peer));
+    let waiter = || Guest::new(&query, Transport::Udp, Way::Udp(Arc::clone(pair), peer));
     if stands_for > 0 {
         count.top.offer(query.key().qname(), client, stands_for, now);
     }

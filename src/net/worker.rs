@@ -6,7 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::{SocketAddr, UdpSocket};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
@@ -15,12 +16,12 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use rand::Rng;
 use rand::rngs::StdRng;
-use tokio::sync::{Notify, watch};
-use tokio::task::LocalSet;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinSet, LocalSet};
 
 use super::exchange::ExchangeCounters;
 use super::guest::Guest;
-use super::listen::Sockets;
+use super::listen::Pair;
 use super::pilot;
 use super::pulse::{BEAT, Pulse};
 use super::stream::{Limits, StreamPool};
@@ -36,8 +37,8 @@ use crate::wire::{MESSAGE_MAX, Query, Transport, name};
 /// Upstream ports of one worker for one server: as many must an attacker guess among (2^12, P01). Not shared out between
 /// the workers: steering may give all the work to one of them.
 const PORTS_PER_SERVER: usize = 4096;
-/// Time a stopping worker goes on listening after the last arrival: the traffic was given back before, but what was on its
-/// way by then is ours to answer.
+/// Time a socket that goes is served after the last arrival: the traffic was given back before, but what was on its way by
+/// then is ours to answer.
 pub(super) const LINGER: Duration = Duration::from_millis(30);
 /// Time a stopping worker gives what is still under way.
 pub(super) const DRAIN: Duration = RESOLVE_TIMER.saturating_add(Duration::from_millis(250));
@@ -61,8 +62,44 @@ pub struct Shared {
     pub room_wanted: AtomicUsize,
     /// Told when a worker needs a place for a connection and has no idle one to close.
     pub make_room: Notify,
-    /// True once the agent stops.
-    pub stop: watch::Receiver<bool>,
+}
+
+/// A pair of sockets that a worker shall serve. Ownership is shared: another worker may take over.
+pub struct Post {
+    /// Bound as long as anybody serves it.
+    pub pair: Arc<Pair>,
+    /// Its sockets under other numbers: one number cannot be waited for twice, as it is while a post changes hands.
+    pub udp: UdpSocket,
+    pub tcp: Option<TcpListener>,
+    pub leave: watch::Receiver<Leave>,
+}
+
+impl Post {
+    /// A post at `pair`.
+    ///
+    /// # Errors
+    /// The kernel's: no descriptors left.
+    pub fn at(pair: &Arc<Pair>, leave: watch::Receiver<Leave>) -> io::Result<Self> {
+        Ok(Self {
+            pair: Arc::clone(pair),
+            udp: pair.udp.try_clone()?,
+            tcp: pair.tcp.as_ref().map(TcpListener::try_clone).transpose()?,
+            leave,
+        })
+    }
+}
+
+/// How long a [`Post`] is served.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Leave {
+    /// Until nothing more comes: the address is given up.
+    Drain,
+    /// No longer: another worker serves it.
+    HandOver,
+    /// Until nothing more comes and nothing is under way: the agent ends.
+    Part,
+    /// For good.
+    Stay,
 }
 
 /// One worker. Lives on its thread.
@@ -83,20 +120,23 @@ pub struct Worker {
     /// Queries seen by the query log.
     logged: Cell<u32>,
     landed: Notify,
+    /// True once this worker stops.
+    stop: watch::Sender<bool>,
     /// Connections of this worker that wait for their client, oldest first, by the number they were given.
     pub idle_connections: RefCell<tcp::Idle>,
 }
 
-/// Runs a worker on this thread until the agent stops and everything under way has ended, or had its time.
+/// Runs a worker on this thread until nobody can send it a post any more; then it leaves those it has as they say, and
+/// ends when everything under way has ended, or had its time.
 ///
 /// # Errors
-/// If the runtime or a socket cannot be set up.
+/// If the runtime cannot be set up.
 pub fn run(
     shared: Arc<Shared>,
-    sockets: Sockets,
+    mut posts: mpsc::UnboundedReceiver<Post>,
     count: Arc<metrics::Worker>,
     ready: impl FnOnce(),
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exchanged = Rc::new(ExchangeCounters::default());
     let local = LocalSet::new();
@@ -115,30 +155,38 @@ pub fn run(
             under_way: Cell::new(0),
             logged: Cell::new(0),
             landed: Notify::new(),
+            stop: watch::Sender::new(false),
             idle_connections: RefCell::default(),
         });
-        let mut serving = Vec::new();
-        for socket in sockets.udp.into_iter().chain(sockets.own) {
-            serving.push(tokio::task::spawn_local(udp::serve(Rc::clone(&worker), Arc::new(socket))));
-        }
-        for listener in sockets.tcp {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            serving.push(tokio::task::spawn_local(tcp::serve(Rc::clone(&worker), listener)));
-        }
         let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
         let room = tokio::task::spawn_local(tcp::make_room(Rc::clone(&worker)));
         ready();
-        for task in serving {
-            // A socket that fails for good ends its task; the others serve on.
-            if let Ok(Err(error)) = task.await {
-                tracing::error!(%error, "a listening socket failed");
+        let mut serving = JoinSet::new();
+        while let Some(Post { pair, udp, tcp, leave }) = posts.recv().await {
+            serving.spawn_local(udp::serve(Rc::clone(&worker), Arc::clone(&pair), udp, leave.clone()));
+            if let Some(tcp) = tcp {
+                serving.spawn_local(tcp::serve(Rc::clone(&worker), pair, tcp, leave));
             }
+            // A socket that fails for good ends its task; the others serve on.
+            while let Some(ended) = serving.try_join_next() {
+                report(ended);
+            }
+        }
+        worker.stop.send_replace(true);
+        while let Some(ended) = serving.join_next().await {
+            report(ended);
         }
         worker.drain().await;
         sweeper.abort();
         room.abort();
         Ok(())
     })
+}
+
+fn report(ended: Result<io::Result<()>, tokio::task::JoinError>) {
+    if let Ok(Err(error)) = ended {
+        tracing::error!(%error, "a listening socket failed");
+    }
 }
 
 /// Says once a second that the worker runs, closes upstream ports that have had their time, and shows what the pools
@@ -205,21 +253,20 @@ impl Worker {
         }
     }
 
-    /// Whether the agent stops.
-    pub fn is_stopping(&self) -> bool {
-        *self.shared.stop.borrow()
+    /// Whether a post at `pair` that is left like this may be closed once nothing more comes: an agent that ends goes on
+    /// serving while any question is under way, an address given up while anybody waits for an answer from there.
+    pub fn may_close(&self, pair: &Arc<Pair>, leave: Leave) -> bool {
+        match leave {
+            Leave::Part => self.resolver.in_flight() == 0,
+            // Those who wait hold the pair, and so do the two tasks that serve it.
+            Leave::Drain | Leave::HandOver | Leave::Stay => Arc::strong_count(pair) <= 2,
+        }
     }
 
-    /// Whether any question is under way upstream; a stopping worker goes on serving meanwhile.
-    pub fn is_flying(&self) -> bool {
-        self.resolver.in_flight() > 0
-    }
-
-    /// Completes when the agent stops.
+    /// Completes when this worker stops.
     pub async fn stopping(&self) {
-        let mut stop = self.shared.stop.clone();
-        // An error means that the agent is gone, which is a stop too.
-        drop(stop.wait_for(|stop| *stop).await);
+        // An error means that the worker is gone, which is a stop too.
+        drop(self.stop.subscribe().wait_for(|stop| *stop).await);
     }
 
     /// Waits until nothing is under way, at most for [`DRAIN`].
@@ -232,6 +279,16 @@ impl Worker {
         if tokio::time::timeout(DRAIN, all_done).await.is_err() {
             tracing::warn!(under_way = self.under_way.get(), "stopped with questions still under way");
         }
+    }
+}
+
+/// Completes when a post is to be left in another way than was `known`, and says how.
+pub(super) async fn left(leave: &mut watch::Receiver<Leave>, known: Leave) -> Leave {
+    match leave.wait_for(|it| *it != known).await {
+        Ok(how) => *how,
+        // The agent is gone.
+        Err(_) if known == Leave::Stay => Leave::Part,
+        Err(_) => std::future::pending().await,
     }
 }
 

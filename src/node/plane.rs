@@ -92,30 +92,6 @@ pub struct Plane {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the plane needs of the kernel, opened before the sockets we listen on.
-///
-/// When a process dies the kernel closes last what was opened first. The end of the socket that owns the host's table takes
-/// it some 30 ms; sockets that were still open then would take questions nobody answers.
-pub struct Seat {
-    runtime: tokio::runtime::Runtime,
-    nft: Nft,
-}
-
-impl Seat {
-    /// Opens it; nothing is asked of the kernel yet.
-    ///
-    /// # Errors
-    /// Where there is no netfilter netlink, in one line.
-    pub fn take() -> Result<Self, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("no runtime for the node plane: {error}"))?;
-        let entered = runtime.enter();
-        let nft = Nft::open().map_err(|error| format!("no netlink socket for nf_tables: {error}"))?;
-        drop(entered);
-        Ok(Self { runtime, nft })
-    }
-}
-
 enum Command {
     /// Other addresses, servers or limits.
     Adapt(Box<Desired>),
@@ -132,14 +108,15 @@ impl Plane {
     ///
     /// # Errors
     /// What the host refuses, in one line with the remedy. Nothing was intercepted.
-    pub fn start(seat: Seat, desired: Desired, health: Arc<Health>) -> Result<Self, String> {
-        let Seat { runtime, nft } = seat;
+    pub fn start(desired: Desired, health: Arc<Health>) -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("no runtime for the node plane: {error}"))?;
         let (commands, heard) = mpsc::unbounded_channel();
         let (told, status) = watch::channel(Status::default());
         let (done, outcome) = oneshot::channel();
         let work = move || {
             runtime.block_on(async {
-                match Presence::set_up(nft, desired, &health, &told).await {
+                match Presence::set_up(desired, &health, &told).await {
                     Ok(presence) => {
                         // Whoever started us waits for this; gone, it has no use for us either.
                         if done.send(Ok(())).is_ok() {
@@ -229,12 +206,12 @@ enum Means {
 
 impl<'a> Presence<'a> {
     async fn set_up(
-        mut nft: Nft,
         mut desired: Desired,
         health: &'a Health,
         told: &'a watch::Sender<Status>,
     ) -> Result<Presence<'a>, String> {
         let links = Links::open().map_err(|error| error.to_string())?;
+        let mut nft = Nft::open().map_err(|error| format!("no netlink socket for nf_tables: {error}"))?;
         let tried = try_out(&mut nft).await;
         let try_iptables = match desired.interception {
             Interception::Iptables => true,

@@ -1,16 +1,17 @@
 //! The control thread: everything that is not a query. Names, probes, endpoints; nothing here can delay an answer.
 
+use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{JoinHandle, JoinSet, LocalSet};
 
-use super::{Inner, NeedsRestart};
-use super::{rows, status};
+use super::{Inner, rows, status};
 use crate::control::{self, Handlers};
 use crate::discover;
 use crate::dump::Source;
@@ -19,7 +20,7 @@ use crate::net::exchange::ExchangeCounters;
 use crate::net::health;
 use crate::net::stream::{Limits, StreamPool};
 use crate::net::udp_pool::UdpPool;
-use crate::plan::Plan;
+use crate::plan::{Http, Plan};
 use crate::resolve::Active;
 
 /// What the process around the agent provides.
@@ -28,6 +29,8 @@ pub struct Host {
     pub load: Box<Load>,
     /// Sets the log level.
     pub set_log_level: Box<SetLevel>,
+    /// Told of each plan from `load` that has come into force later than the first.
+    pub adopted: Box<dyn Fn(&Plan) + Send + Sync>,
 }
 
 type Load = dyn Fn() -> Result<Plan, String> + Send + Sync;
@@ -38,6 +41,7 @@ impl Default for Host {
         Self {
             load: Box::new(|| Err("this agent has no configuration file".to_owned())),
             set_log_level: Box::new(|_| Err("this agent's log level is fixed".to_owned())),
+            adopted: Box::new(|_| {}),
         }
     }
 }
@@ -48,8 +52,7 @@ const PROBE_PORTS: usize = 16;
 /// Runs until the agent stops.
 pub(super) fn run(
     inner: &Arc<Inner>,
-    host: Arc<Host>,
-    own: &[SocketAddr],
+    host: &Arc<Host>,
     mut plans: watch::Receiver<Arc<Active>>,
     mut stopping: watch::Receiver<bool>,
     ready: &mpsc::Sender<()>,
@@ -67,10 +70,11 @@ pub(super) fn run(
         let streams = StreamPool::new(rand::make_rng(), Limits::default(), counters);
         let shared = Arc::clone(&inner.shared);
         tokio::task::spawn_local(health::watch(Arc::clone(&shared), udp, streams, rand::make_rng()));
-        serve_endpoints(inner, host, own);
         let mut follow = JoinSet::new();
         let active = plans.borrow_and_update().clone();
-        follow_members(inner, &mut follow, &active, own);
+        let mut endpoints = Endpoints::default();
+        serve_endpoints(inner, host, &active, &mut endpoints);
+        follow_members(inner, &mut follow, &active);
         // The endpoints' tasks have had their turn, and with it their ports and socket, before anybody is told.
         tokio::task::yield_now().await;
         let _ = ready.send(());
@@ -81,8 +85,10 @@ pub(super) fn run(
                         break;
                     }
                     let active = plans.borrow_and_update().clone();
+                    endpoints.close_others(&active.plan.http).await;
+                    serve_endpoints(inner, host, &active, &mut endpoints);
                     follow.shutdown().await;
-                    follow_members(inner, &mut follow, &active, own);
+                    follow_members(inner, &mut follow, &active);
                 }
                 _ = stopping.wait_for(|stop| *stop) => break,
             }
@@ -91,9 +97,9 @@ pub(super) fn run(
 }
 
 /// Keeps every group's members up to date.
-fn follow_members(inner: &Arc<Inner>, tasks: &mut JoinSet<()>, active: &Arc<Active>, own: &[SocketAddr]) {
+fn follow_members(inner: &Arc<Inner>, tasks: &mut JoinSet<()>, active: &Arc<Active>) {
     for (index, group) in active.upstreams.iter().enumerate() {
-        let (inner, active, group, own) = (Arc::clone(inner), Arc::clone(active), Arc::clone(group), own.to_vec());
+        let (inner, active, group, own) = (Arc::clone(inner), Arc::clone(active), Arc::clone(group), inner.own());
         tasks.spawn_local(async move {
             let name = group.name.clone();
             let set = |addresses: Vec<SocketAddr>| {
@@ -110,22 +116,58 @@ fn follow_members(inner: &Arc<Inner>, tasks: &mut JoinSet<()>, active: &Arc<Acti
     }
 }
 
-/// Metrics, health, debug and control, each where the plan wants it.
-fn serve_endpoints(inner: &Arc<Inner>, host: Arc<Host>, own: &[SocketAddr]) {
-    let active = inner.shared.active.load_full();
+/// Endpoints being served: where, and the task.
+#[derive(Default)]
+struct Endpoints(HashMap<&'static str, (String, JoinHandle<()>)>);
+
+impl Endpoints {
+    /// Ends those that `http` wants elsewhere, or nowhere. What they are just answering is answered.
+    async fn close_others(&mut self, http: &Http) {
+        let addresses = [("metrics", http.metrics), ("health", http.health), ("debug", http.debug)];
+        let mut wanted: HashMap<&str, String> =
+            addresses.into_iter().filter_map(|(what, at)| Some((what, at?.to_string()))).collect();
+        wanted.extend(http.control.as_ref().map(|path| ("control", path.display().to_string())));
+        let others = self.0.extract_if(|what, (at, _)| wanted.get(what) != Some(at));
+        for (_, (_, task)) in others.collect::<Vec<_>>() {
+            task.abort();
+            // Its port and file are free once it has ended, by being aborted.
+            drop(task.await);
+        }
+    }
+
+    fn serve(&mut self, address: SocketAddr, what: &'static str, site: Site) {
+        let report = move |listening: io::Result<SocketAddr>| match listening {
+            Ok(at) => tracing::debug!(address = %at, "{what} endpoint"),
+            // DNS goes on without it.
+            Err(error) => tracing::warn!(%address, %error, "no {what} endpoint; trying again"),
+        };
+        let task = tokio::task::spawn_local(async move {
+            http::keep_serving(address, Arc::new(site), report).await;
+        });
+        self.0.insert(what, (address.to_string(), task));
+    }
+
+    /// Where `what` is to be served, unless it is already.
+    fn due<T>(&self, what: &str, wanted: Option<T>) -> Option<T> {
+        wanted.filter(|_| !self.0.contains_key(what))
+    }
+}
+
+/// Metrics, health, debug and control, each where the plan wants it and it is not yet.
+fn serve_endpoints(inner: &Arc<Inner>, host: &Arc<Host>, active: &Active, endpoints: &mut Endpoints) {
     let http = &active.plan.http;
     let dump = |inner: &Arc<Inner>| {
         let inner = Arc::clone(inner);
         Source::new(move |filter| rows::rows(&inner.shared.resolver.cache, filter))
     };
-    if let Some(address) = http.metrics {
-        serve(address, "metrics", Site::Metrics(Arc::clone(&inner.metrics)));
+    if let Some(address) = endpoints.due("metrics", http.metrics) {
+        endpoints.serve(address, "metrics", Site::Metrics(Arc::clone(&inner.metrics)));
     }
-    if let Some(address) = http.health {
+    if let Some(address) = endpoints.due("health", http.health) {
         let inner = Arc::clone(inner);
-        serve(address, "health", Site::Health(Readiness::new(move || inner.missing())));
+        endpoints.serve(address, "health", Site::Health(Readiness::new(move || inner.missing())));
     }
-    if let Some(address) = http.debug {
+    if let Some(address) = endpoints.due("debug", http.debug) {
         let top = Arc::clone(&inner.metrics);
         let (upstreams, plan, node) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
         let debug = Debug {
@@ -135,52 +177,46 @@ fn serve_endpoints(inner: &Arc<Inner>, host: Arc<Host>, own: &[SocketAddr]) {
             top: Box::new(move |limit| rows::top(&top, limit)),
             plan: Box::new(move || json!(format!("{:#?}", plan.shared.active.load().plan).lines().collect::<Vec<_>>())),
         };
-        serve(address, "debug", Site::Debug(debug));
+        endpoints.serve(address, "debug", Site::Debug(debug));
     }
-    if let Some(path) = http.control.clone() {
-        let (flush, reload, level) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(&host));
-        let (standing, own) = (Arc::clone(inner), own.to_vec());
+    if let Some(path) = endpoints.due("control", http.control.clone()) {
+        let (flush, reload) = (Arc::clone(inner), Arc::clone(inner));
+        let (host, level) = (Arc::clone(host), Arc::clone(host));
+        let standing = Arc::clone(inner);
         let handlers = Handlers {
             dump: dump(inner),
             flush: Box::new(move |filter| rows::flush(&flush.shared.resolver.cache, filter) as u64),
             reload: Box::new(move || reload_from(&reload, &host)),
             log_level: Box::new(move |wanted| (level.set_log_level)(wanted)),
-            status: Box::new(move || status::of(&standing, &own)),
+            status: Box::new(move || status::of(&standing, &standing.own())),
         };
-        tokio::task::spawn_local(async move {
-            let shown = path.display().to_string();
-            let report = |listening: Result<(), std::io::Error>| match listening {
+        let shown = path.display().to_string();
+        let at = shown.clone();
+        let task = tokio::task::spawn_local(async move {
+            let report = |listening: io::Result<()>| match listening {
                 Ok(()) => tracing::debug!(socket = shown, "control"),
                 Err(error) => tracing::warn!(socket = shown, %error, "no control socket; trying again"),
             };
             control::keep_serving(&path, Arc::new(handlers), report).await;
         });
+        endpoints.0.insert("control", (at, task));
     }
-}
-
-fn serve(address: SocketAddr, what: &'static str, site: Site) {
-    tokio::task::spawn_local(http::keep_serving(address, Arc::new(site), move |listening| match listening {
-        Ok(at) => tracing::debug!(address = %at, "{what} endpoint"),
-        // DNS goes on without it.
-        Err(error) => tracing::warn!(%address, %error, "no {what} endpoint; trying again"),
-    }));
 }
 
 /// Loads the configuration and puts it in force, or says why not.
 pub(super) fn reload_from(inner: &Inner, host: &Host) -> Result<String, String> {
+    // What is told to be adopted is what was loaded last.
+    let _one_at_a_time = inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
     let outcome = (host.load)().and_then(|plan| inner.reload(plan).map_err(|error| error.to_string()));
     match outcome {
-        Ok(NeedsRestart(fixed)) if fixed.is_empty() => {
+        Ok(()) => {
+            (host.adopted)(&inner.shared.active.load().plan);
             tracing::info!("reloaded");
             Ok("reloaded".to_owned())
         }
-        Ok(fixed) => {
-            tracing::warn!(needs_restart = %fixed, "reloaded, but for what needs a restart");
-            Ok(format!("reloaded; a change of {fixed} needs a restart"))
-        }
         Err(why) => {
-            tracing::error!("reload refused, the old plan stays in force: {why}");
             inner.refuse(why.clone());
+            tracing::error!("reload refused, the old plan stays in force: {why}");
             Err(why)
         }
     }

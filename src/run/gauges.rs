@@ -198,11 +198,10 @@ impl Reloads {
 }
 
 impl Inner {
-    /// Counts what became of a changed configuration. One at a time: the lock `reloading` sees to that.
+    /// Counts what became of a changed configuration. One at a time: the lock `running` sees to that.
     pub(super) fn note_reload(&self, what: Reload) {
         self.reloads.note(what);
-        let control = self.metrics.workers().last().expect("there is one writer for the control thread");
-        control.reloads.bump(what);
+        self.metrics.control().reloads.bump(what);
     }
 }
 

@@ -1,14 +1,30 @@
 //! The agent's side of the node plane: what it is told, what it tells.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
 use crate::control::status;
 use crate::node::Desired;
 use crate::node::plane::{News, Status};
 use crate::resolve::Active;
+
+/// Where the rest of the agent finds the plane, while there is one.
+#[derive(Default)]
+pub(crate) struct Slot(ArcSwapOption<Link>);
+
+impl Slot {
+    pub(crate) fn get(&self) -> Option<Arc<Link>> {
+        self.0.load_full()
+    }
+
+    pub(super) fn set(&self, link: Option<Link>) {
+        self.0.store(link.map(Arc::new));
+    }
+}
 
 /// What the rest of the agent has of the plane.
 pub(crate) struct Link {
@@ -93,6 +109,14 @@ pub(super) fn desired(active: &Active) -> Option<Desired> {
         lease: node.lease,
         interception: node.interception,
     })
+}
+
+/// Whether what is desired is another place on the host; the rest a running plane can adapt to.
+pub(super) fn moves(old: Option<&Desired>, new: Option<&Desired>) -> bool {
+    let place = |it: Option<&Desired>| {
+        it.map(|it| (it.interface.clone(), it.interception, it.addresses.clone(), it.port, it.health.clone()))
+    };
+    place(old) != place(new)
 }
 
 /// Whether an address is one that kube-proxy does not know. Of IPv6 addresses that cannot be told, and need not: our

@@ -30,7 +30,7 @@ pub(super) fn flush(cache: &Cache, filter: &Filter) -> usize {
 
 /// The first `limit` names and clients, and how many queries there were in that time.
 pub(super) fn top(metrics: &Metrics, limit: usize) -> serde_json::Value {
-    let top = Top::of(metrics.workers(), limit, Instant::now());
+    let top = Top::of(&metrics.workers(), limit, Instant::now());
     let names = top.names.iter().map(|row| {
         json!({ "name": name::escape(&row.what).to_string(), "queries": row.queries, "at_most_too_many": row.too_many })
     });

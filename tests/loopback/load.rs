@@ -2,8 +2,8 @@
 //!
 //! 100,000 questions in the short form; `NODENS_LOAD=full` asks the million.
 
-mod client;
-mod oracle;
+pub mod client;
+pub mod oracle;
 
 use std::env;
 use std::fmt::Write as _;

@@ -27,6 +27,8 @@ mod logs;
 mod malformed;
 mod metrics;
 mod peers;
+mod reload;
+mod snapshot;
 mod stale;
 mod tcp;
 mod top;

@@ -23,7 +23,7 @@ pub const HEALTH_PORT: u16 = 8080;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub addresses: Vec<IpAddr>,
-    /// The body of `node:`.
+    /// The body of `node:`; empty: no such block.
     pub node: String,
     /// Cluster DNS.
     pub cluster: Vec<SocketAddr>,
@@ -83,13 +83,13 @@ impl Config {
         let text = |it: &SocketAddr| it.to_string();
         format!(
             "listen: {{ addresses: [{}], port: 53, workers: 2 }}\n\
-             node: {{ {} }}\n\
+             {}\
              upstreams:\n  cluster: {{ servers: [{}] }}\n  up: {{ servers: [{}] }}\n\
              zones:\n  \".\": {{ upstream: cluster }}\n  pin.test: {{ answer: [10.8.8.8] }}\n  up.test: {{ upstream: up }}\n\
              http: {{ health: \"{}\", metrics: \"127.0.0.1:9253\", debug: \"127.0.0.1:9254\", control: \"{}\" }}\n\
              log: {{ level: info, format: text }}\n{}\n",
             quoted(self.addresses.iter().map(ToString::to_string).collect()),
-            self.node,
+            if self.node.is_empty() { String::new() } else { format!("node: {{ {} }}\n", self.node) },
             quoted(self.cluster.iter().map(text).collect()),
             quoted(UP.iter().map(|ip| text(&SocketAddr::new(*ip, 53))).collect()),
             SocketAddr::new(OWN_IPS[0], HEALTH_PORT),

@@ -31,6 +31,7 @@ mod life;
 mod memory_group;
 mod metrics;
 mod modes;
+mod moves;
 mod repair;
 mod status;
 mod surge;

@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -16,8 +17,9 @@ pub struct Agent {
     config: Config,
     child: Mutex<Child>,
     log: Arc<Log>,
-    /// Holds the configuration file.
-    directory: tempfile::TempDir,
+    file: PathBuf,
+    /// Holds the file, unless it is another's.
+    _directory: tempfile::TempDir,
 }
 
 /// What became of a reload.
@@ -53,6 +55,11 @@ impl Agent {
 
     /// Starts an agent and waits for nothing.
     pub fn spawn(config: &Config) -> Self {
+        Self::spawn_on(config, |file, yaml| std::fs::write(file, yaml).expect("the directory is ours"))
+    }
+
+    /// As [`Agent::spawn`], with `lay` putting the text where the file is looked for.
+    pub fn spawn_on(config: &Config, lay: impl FnOnce(&Path, &str)) -> Self {
         let mut config = config.clone();
         if config.addresses().is_empty() {
             config = config.listen(&[fresh_address()]);
@@ -60,7 +67,17 @@ impl Agent {
         let directory = tempfile::tempdir().expect("the temporary directory can be written");
         config = config.control(directory.path().join("control.sock"));
         let file = directory.path().join("nodens.yaml");
-        std::fs::write(&file, config.yaml()).expect("the directory is ours");
+        lay(&file, &config.yaml());
+        Self::run(config, directory, file)
+    }
+
+    /// Starts an agent on a file that is there already, and waits for nothing. `config` says where to find it.
+    pub fn restart_on(config: &Config, file: &Path) -> Self {
+        let directory = tempfile::tempdir().expect("the temporary directory can be written");
+        Self::run(config.clone(), directory, file.to_owned())
+    }
+
+    fn run(config: Config, directory: tempfile::TempDir, file: PathBuf) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_nodens"))
             .args(["run", "-c"])
             .arg(&file)
@@ -76,7 +93,7 @@ impl Agent {
             let log = log.clone();
             move || log.follow(stderr)
         });
-        Self { config, child: Mutex::new(child), log, directory }
+        Self { config, child: Mutex::new(child), log, file, _directory: directory }
     }
 
     /// Where it answers queries.
@@ -97,7 +114,7 @@ impl Agent {
         self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).lines.join("\n")
     }
 
-    /// Replaces the file at once (as a `ConfigMap` does), sends SIGHUP and waits for the verdict.
+    /// Replaces the file at once (as a `ConfigMap` does), asks for the reload and waits for the verdict.
     pub fn reload(&mut self, config: &Config) -> Reload {
         let mut config = config.clone();
         if config.addresses().is_empty() {
@@ -113,11 +130,17 @@ impl Agent {
 
     /// As [`Agent::reload`], with any text.
     pub fn reload_yaml(&self, yaml: &str) -> Reload {
-        let seen = self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).lines.len();
-        let next = self.directory.path().join("next");
-        std::fs::write(&next, yaml).expect("the directory is ours");
-        std::fs::rename(&next, self.file()).expect("the directory is ours");
-        self.signal("HUP");
+        self.replace_file(yaml.as_bytes());
+        let mut control = UnixStream::connect(self.control_socket()).expect("it has a control socket");
+        control.set_read_timeout(Some(LIMIT)).expect("the limit is not zero");
+        control.write_all(b"{\"do\":\"reload\"}\n").expect("it reads requests");
+        let mut verdict = String::new();
+        control.read_to_string(&mut verdict).expect("it answers and closes");
+        if verdict.contains("\"done\":true") { Reload::Done } else { Reload::Refused }
+    }
+
+    /// Waits until the agent has said, in a line from number `seen` on, what became of a reload.
+    pub fn verdict_from(&self, seen: usize) -> Reload {
         let is_verdict = |line: &str| line.contains("reloaded") || line.contains("reload refused");
         match self.log.wait_for(seen, LIMIT, is_verdict) {
             Some(line) if line.contains("reload refused") => Reload::Refused,
@@ -126,12 +149,30 @@ impl Agent {
         }
     }
 
-    pub fn file(&self) -> PathBuf {
-        self.directory.path().join("nodens.yaml")
+    /// Replaces its file at once, as a `ConfigMap` does.
+    pub fn replace_file(&self, octets: &[u8]) {
+        let next = self.file.with_file_name("next");
+        std::fs::write(&next, octets).expect("the directory is ours");
+        std::fs::rename(&next, &self.file).expect("the directory is ours");
     }
 
-    fn control_socket(&self) -> PathBuf {
-        self.directory.path().join("control.sock")
+    /// How many lines it has said.
+    pub fn lines_said(&self) -> usize {
+        self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).lines.len()
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.file.clone()
+    }
+
+    /// Waits for a line of its log that says so.
+    pub fn wait_for_line(&self, wanted: &str) -> String {
+        let line = self.log.wait_for(0, LIMIT, |line| line.contains(wanted));
+        line.unwrap_or_else(|| panic!("no line with `{wanted}`; the agent says:\n{}", self.said()))
+    }
+
+    pub fn control_socket(&self) -> PathBuf {
+        self.config.control_socket().expect("every agent has one").to_owned()
     }
 
     /// Runs `nodens ARGUMENTS --control SOCKET`; panics unless it succeeds within the limit.

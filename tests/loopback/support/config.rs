@@ -17,6 +17,7 @@ pub const METRICS_PORT: u16 = 5302;
 pub struct Config {
     listen: Vec<IpAddr>,
     port: u16,
+    workers: usize,
     upstreams: Vec<(String, String)>,
     zones: Vec<(String, String)>,
     top: Vec<(String, String)>,
@@ -39,6 +40,7 @@ impl Config {
         let empty = Self {
             listen: Vec::new(),
             port: PORT,
+            workers: 2,
             upstreams: Vec::new(),
             zones: vec![(".".into(), "{ upstream: main }".into())],
             top: vec![("log".into(), "{ level: info, format: text }".into())],
@@ -111,6 +113,12 @@ impl Config {
         self
     }
 
+    /// Threads; 2 unless set.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
     /// The addresses that [`Config::listen`] set.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.listen
@@ -119,7 +127,12 @@ impl Config {
     /// The file's text. A port that was not set is [`PORT`].
     pub fn yaml(&self) -> String {
         let quoted: Vec<String> = self.listen.iter().map(|address| format!("\"{address}\"")).collect();
-        let mut out = format!("listen: {{ addresses: [{}], port: {}, workers: 2 }}\n", quoted.join(", "), self.port);
+        let mut out = format!(
+            "listen: {{ addresses: [{}], port: {}, workers: {} }}\n",
+            quoted.join(", "),
+            self.port,
+            self.workers
+        );
         let mut block = |key: &str, entries: &[(String, String)]| {
             writeln!(out, "{key}:").expect("strings take all");
             for (name, body) in entries {
