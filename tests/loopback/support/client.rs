@@ -273,10 +273,22 @@ impl Pending {
     }
 }
 
+/// How long a test waits for one of the host's ephemeral ports.
+const PORT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A UDP socket connected to the agent.
 pub fn udp_socket(agent: SocketAddr, source: Option<IpAddr>) -> UdpSocket {
     let any: IpAddr = if agent.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((source.unwrap_or(any), 0)).expect("an ephemeral port is free");
+    // The host's ephemeral ports are few for so many tests at once; others give theirs back.
+    let until = Instant::now() + PORT_PATIENCE;
+    let socket = loop {
+        match UdpSocket::bind((source.unwrap_or(any), 0)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            bound => break bound.expect("an ephemeral port is free"),
+        }
+    };
     socket.connect(agent).expect("loopback has a route");
     socket
 }
