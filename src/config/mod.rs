@@ -11,8 +11,10 @@
 //! Read first: `config.md` of the design; YAML 1.2.2.
 
 mod block;
+pub mod corefile;
 mod env;
 mod mistake;
+pub mod node_cache;
 mod suggest;
 mod tree;
 mod units;
