@@ -137,7 +137,10 @@ impl Out {
     fn zones(&mut self, plan: &Draft, general: &Lifetimes) {
         self.line(0, format_args!("zones:"));
         for zone in &plan.zones {
-            self.line(2, format_args!("{}:", key(&zone.name.to_string())));
+            let name = zone.name.to_string();
+            // The root is its dot.
+            let bare = name.strip_suffix('.').filter(|bare| !bare.is_empty()).unwrap_or(&name);
+            self.line(2, format_args!("{}:", key(bare)));
             match &zone.action {
                 Action::Addresses(addresses) => self.line(4, format_args!("answer: {}", list(addresses))),
                 Action::Nodata => self.line(4, format_args!("answer: nodata")),
@@ -173,15 +176,13 @@ impl Out {
                 self.line(2, format_args!("{key}: {}", seconds(field(general))));
             }
         }
-        let Lifetimes { max_stale, stale_ttl, client_timeout, .. } = general;
-        let (max_stale, ttl) = (seconds(*max_stale), seconds(*stale_ttl));
-        let (timeout, recheck) = (human_duration(*client_timeout), human_duration(cache.recheck));
-        self.line(
-            2,
-            format_args!(
-                "serve_stale: {{ max_stale: {max_stale}, ttl: {ttl}, client_timeout: {timeout}, recheck: {recheck} }}"
-            ),
-        );
+        let off = Lifetimes { max_stale: 0, ..Lifetimes::default() };
+        let says = |it: &Lifetimes| (it.max_stale, it.stale_ttl, it.client_timeout);
+        if says(general) == says(&off) && cache.recheck == standard.recheck {
+            self.line(2, format_args!("serve_stale: off"));
+        } else {
+            self.serve_stale(general, cache);
+        }
         match cache.prefetch {
             None => self.line(2, format_args!("prefetch: off")),
             same if same == standard.prefetch => {}
@@ -193,6 +194,18 @@ impl Out {
             self.line(2, format_args!("snapshot: {}", quoted(&path.to_string_lossy())));
         }
         self.0.push('\n');
+    }
+
+    fn serve_stale(&mut self, general: &Lifetimes, cache: &Cache) {
+        let Lifetimes { max_stale, stale_ttl, client_timeout, .. } = general;
+        let (max_stale, ttl) = (seconds(*max_stale), seconds(*stale_ttl));
+        let (timeout, recheck) = (human_duration(*client_timeout), human_duration(cache.recheck));
+        self.line(
+            2,
+            format_args!(
+                "serve_stale: {{ max_stale: {max_stale}, ttl: {ttl}, client_timeout: {timeout}, recheck: {recheck} }}"
+            ),
+        );
     }
 
     fn limits(&mut self, limits: &Limits) {
@@ -270,10 +283,9 @@ fn quoted(text: &str) -> String {
 /// A key, which has no references in it.
 fn key(text: &str) -> String {
     let plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '-' | '_' | '/');
-    // Words such as `off` or `1e3` mean something else to YAML.
-    let is_word = text.contains(['.', '/', '-']) && !text.starts_with(['.', '-']) && text.parse::<f64>().is_err();
-    let is_harmless = matches!(text, "default" | "cluster" | "nodens" | "lo");
-    if (is_word || is_harmless) && text.chars().all(plain) {
+    // Words such as `off` or `1e3` mean something else to YAML; those are short, or numbers.
+    let is_word = text.len() > 5 && !text.starts_with(['.', '-']) && text.parse::<f64>().is_err();
+    if is_word && text.chars().all(plain) {
         return text.to_owned();
     }
     let mut out = String::from("\"");

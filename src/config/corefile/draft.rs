@@ -147,7 +147,7 @@ struct Groups {
 
 impl Groups {
     /// The index of a group like `wanted`; `zone` gives a new one its name.
-    fn index(&mut self, wanted: &Upstream, zone: &Name) -> usize {
+    fn index(&mut self, wanted: &Upstream, zone: &Name, is_cluster: bool) -> usize {
         let like = |known: &Upstream| {
             (&known.members, known.choice, known.protocol, &known.tls_name, &known.tls_ca, &known.health_check)
                 == (
@@ -164,7 +164,9 @@ impl Groups {
         }
         let legal = |it: char| if it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '.') { it } else { '_' };
         let mut base: String = zone.to_string().trim_end_matches('.').chars().map(legal).take(56).collect();
-        if base.is_empty() {
+        if is_cluster {
+            "cluster".clone_into(&mut base);
+        } else if base.is_empty() {
             "default".clone_into(&mut base);
         }
         let taken = |name: &str| self.upstreams.iter().any(|known| known.name == name);
@@ -256,7 +258,10 @@ fn zones(
 fn settle(zones: &mut [Zone], reader: &mut Reader<'_>) {
     let model = |zone: &&Zone| matches!(zone.action, Action::Route(_));
     let general = zones.iter().filter(model).find(|zone| zone.name.labels() == 0).or_else(|| zones.iter().find(model));
-    let Some(general) = general.map(|zone| zone.lifetimes) else { return };
+    let general = general.map_or_else(Lifetimes::default, |zone| zone.lifetimes);
+    for zone in zones.iter_mut().filter(|zone| !matches!(zone.action, Action::Route(_))) {
+        zone.lifetimes = general;
+    }
     let mut patience =
         zones.iter().filter(|zone| zone.lifetimes.max_stale > 0).map(|zone| zone.lifetimes.client_timeout);
     let first = patience.next().unwrap_or(Lifetimes::default().client_timeout);
@@ -265,13 +270,8 @@ fn settle(zones: &mut [Zone], reader: &mut Reader<'_>) {
                     `client_timeout` for all";
         reader.remark_generally(what);
     }
-    for zone in zones {
-        if !matches!(zone.action, Action::Route(_)) {
-            zone.lifetimes = general;
-        }
-        if zone.lifetimes.max_stale == 0 {
-            zone.lifetimes.client_timeout = first;
-        }
+    for zone in zones.iter_mut().filter(|zone| zone.lifetimes.max_stale == 0) {
+        zone.lifetimes.client_timeout = first;
     }
 }
 
@@ -362,7 +362,7 @@ impl Server<'_> {
             );
         }
         let before = groups.upstreams.len();
-        let index = groups.index(&forward.upstream, name);
+        let index = groups.index(&forward.upstream, name, forward.is_cluster);
         if index == before {
             places.add(&["upstreams", &groups.upstreams[index].name], forward.at);
         }

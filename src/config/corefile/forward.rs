@@ -107,7 +107,7 @@ enum To {
 impl Forward<'_> {
     fn members(&mut self, at: &Token, to: &[Token], reader: &mut Reader<'_>) -> Option<()> {
         let mut servers: Vec<Server> = Vec::new();
-        let mut other = None;
+        let mut followed: Vec<(&Token, Members)> = Vec::new();
         let mut tls = None;
         let mut failed = false;
         for token in to {
@@ -119,9 +119,9 @@ impl Forward<'_> {
                 }
                 Ok(To::File(path)) => {
                     reader.remark(token, format!("{} is followed: its changes hold at once", path.display()));
-                    other = Some((token, Members::ResolvConf(path)));
+                    followed.push((token, Members::ResolvConf(path)));
                 }
-                Ok(To::Service(namespace, name)) => other = Some((token, Members::Service { namespace, name })),
+                Ok(To::Service(namespace, name)) => followed.push((token, Members::Service { namespace, name })),
                 Ok(To::Server(protocol, server)) => {
                     let is_tls = protocol == Protocol::Tls;
                     if tls.is_some_and(|tls| tls != is_tls) {
@@ -141,7 +141,8 @@ impl Forward<'_> {
                 }
             }
         }
-        if let (Some((token, _)), false) = (&other, servers.is_empty() && to.len() == 1) {
+        followed.dedup_by(|one, other| one.1 == other.1);
+        if let Some((token, _)) = followed.get(usize::from(servers.is_empty())) {
             let remedy = "keep either one file or Service, or addresses";
             reader.wrong(token, format!("`{}` beside other servers", token.text), remedy);
             return None;
@@ -165,7 +166,7 @@ impl Forward<'_> {
             // CoreDNS ignores them then, too.
             (self.upstream.tls_name, self.upstream.tls_ca) = (None, None);
         }
-        self.upstream.members = other.map_or(Members::Servers(servers), |(_, members)| members);
+        self.upstream.members = followed.pop().map_or(Members::Servers(servers), |(_, members)| members);
         Some(())
     }
 
@@ -296,6 +297,8 @@ fn destination(text: &str) -> Result<To, Wrong> {
         let what = format!("`{text}` was left unfilled");
         return Err(Wrong::new(what, "write the servers' addresses, or run this as node-cache with -upstreamsvc"));
     }
+    // What stands for an address in a template may be a Service.
+    let text = text.strip_prefix("dns://").filter(|rest| rest.starts_with("service://")).unwrap_or(text);
     let (protocol, port, host) = match text.split_once("://") {
         None => (Protocol::Udp, 53, text),
         Some(("dns", host)) => (Protocol::Udp, 53, host),

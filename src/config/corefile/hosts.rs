@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
-use super::super::values::name;
 use super::cache::names;
+use super::keys;
 use super::lexer::Token;
 use super::reader::Reader;
 use super::tree::Line;
@@ -73,7 +73,7 @@ impl Hosts<'_> {
             reader.wrong(line.name(), format!("{address} has no name"), "write its names behind it");
         }
         for token in line.arguments() {
-            let host = match name(&token.text) {
+            let host = match keys::plain_name(&token.text) {
                 Ok(host) => host,
                 Err(wrong) => {
                     reader.wrong(token, wrong.what, wrong.remedy);

@@ -82,7 +82,7 @@ fn filled(mut token: Token, reader: &mut Reader<'_>) -> Vec<Token> {
     // As part of a word, such as `IP:8080`, only one address makes sense.
     let value = if whole { value.as_str() } else { value.split_whitespace().next().unwrap_or_default() };
     let text = token.text.replace(variable, value);
-    if token.quoted {
+    if token.quoted && !whole {
         return vec![Token { text, ..token }];
     }
     let first = token.first;

@@ -59,10 +59,24 @@ pub(super) fn zones(text: &str) -> Result<Vec<Name>, Wrong> {
             Wrong::new(format!("`{text}` is no network with reverse zones"), "write such as 10.0.0.0/8")
         });
     }
-    let bare = text.strip_prefix("*.").map_or(Ok(text), |covered| {
-        Err(Wrong::new(format!("`{text}`: a zone covers all names below it"), format!("write {covered}")))
-    })?;
-    Ok(vec![name(bare)?])
+    Ok(vec![plain_name(text)?])
+}
+
+/// Reads a name that is itself and no pattern.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn plain_name(text: &str) -> Result<Name, Wrong> {
+    let name = name(text)?;
+    // The octet behind the first label's length.
+    if name.as_wire().get(1) == Some(&b'*') {
+        let covered = text.split_once('.').map_or(".", |(_, covered)| covered);
+        return Err(Wrong::new(
+            format!("`{text}`: `*` is no wildcard here"),
+            format!("a zone covers all names below it: write {covered}"),
+        ));
+    }
+    Ok(name)
 }
 
 /// The reverse zones of a network: one, or so many that they end where labels do (octets in IPv4, nibbles in IPv6).
@@ -143,6 +157,8 @@ mod tests {
             "a:0",
             "a:65536",
             "*.a",
+            "*",
+            r"\042.a",
             "10.0.0.0/33",
             "é",
             "__PILLAR__DNS__DOMAIN__:53",

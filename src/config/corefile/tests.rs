@@ -7,6 +7,152 @@ use super::*;
 use crate::config;
 use crate::plan::{Aaaa, Action, Choice, Members, Prefetch, Protocol, QueryLog, Zone};
 
+/// Words that have a meaning somewhere in a Corefile, and some that have none.
+const WORDS: &[&str] = &[
+    "{",
+    "}",
+    "\n",
+    "\n",
+    "\n",
+    "\"",
+    "#",
+    ",",
+    ". {\n",
+    "a.test:53 {\n",
+    "bind 127.0.0.1\n",
+    "forward . 10.0.0.1\n",
+    "import",
+    "(s) {\n",
+    "s",
+    "cache",
+    "30",
+    "success",
+    "denial",
+    "serve_stale",
+    "1h",
+    "verify",
+    "immediate",
+    "prefetch",
+    "20%",
+    "servfail",
+    "disable",
+    "forward",
+    ".",
+    "a.test",
+    "b.a.test",
+    "tls://9.9.9.9",
+    "/etc/resolv.conf",
+    "except",
+    "policy",
+    "random",
+    "tls_servername",
+    "health_check",
+    "0.7s",
+    "max_fails",
+    "0",
+    "max_concurrent",
+    "template",
+    "IN",
+    "ANY",
+    "AAAA",
+    "A",
+    "rcode",
+    "NXDOMAIN",
+    "answer",
+    "\"{{ .Name }} A 10.0.0.9\"",
+    "match",
+    ".*\\..*\\.a\\.test\\.$",
+    "fallthrough",
+    "hosts",
+    "10.0.0.7",
+    "fd00::1",
+    "log",
+    "health",
+    ":8080",
+    "prometheus",
+    "bind",
+    "0.0.0.0",
+    "eth0",
+    "10.0.0.0/14",
+    "{$DNS}",
+    "{$",
+    "on",
+    "1e3",
+    "é\u{1b}",
+    "a\\032b",
+    "$x",
+    "service://a/b",
+    "\r\n",
+    "\t",
+];
+
+/// Lines that are right, if each is there once.
+const LINES: &[&str] = &[
+    "cache",
+    "cache 30",
+    "cache 3600 a.test c.b.test",
+    "cache {\n serve_stale 1h immediate\n}",
+    "cache 60 {\n success 5 300 90\n denial 5 5\n disable success b.test\n serve_stale 0 verify 1ms\n}",
+    "cache {\n prefetch 1 1m 90%\n servfail 5m\n disable denial\n}",
+    "forward . 10.0.0.1 10.0.0.2 10.0.0.1",
+    "forward a.test tls://9.9.9.9",
+    "forward . /etc/$re/${solv}.conf",
+    "forward b.test service://a/b {\n except c.b.test\n}",
+    "forward . tls://1.1.1.1 tls://[fd00::1]:8853 {\n tls_servername x.test\n tls /ca.pem\n policy sequential\n}",
+    "forward . 10.0.0.9 {\n force_tcp\n health_check 1.2345s domain a\\$b.test\n max_fails 7\n max_concurrent 5\n}",
+    "template IN AAAA {\n rcode NOERROR\n}",
+    "template ANY ANY b.test {\n rcode NXDOMAIN\n}",
+    "template IN A a.test {\n answer \"{{ .Name }} A 10.0.0.9\"\n}",
+    "template ANY ANY {\n match \".*\\..*\\.a\\.test\\.$\"\n rcode NXDOMAIN\n fallthrough\n}",
+    "hosts {\n 10.0.0.7 x.a.test y.b.test\n fd00::1 x.a.test a.test\n fallthrough\n}",
+    "hosts {\n 10.0.0.7 z.test\n}",
+    "log",
+    "debug",
+    "errors",
+    "loop",
+    "reload 30s",
+    "prometheus :9253",
+    "health :8080",
+    "pprof",
+    "bufsize 4096",
+];
+
+proptest::proptest! {
+    #[test]
+    fn any_words_give_a_plan_or_mistakes(words in proptest::collection::vec(proptest::sample::select(WORDS), 0..60)) {
+        read_and_again(&words.join(" "));
+    }
+
+    #[test]
+    fn any_plugins_together_give_a_plan_that_yaml_can_say(
+        blocks in proptest::collection::vec(
+            (
+                proptest::sample::select(&[".", "a.test b.test", "10.0.0.0/14", "c.b.test on", "\"a\\032\\\\b\""][..]),
+                proptest::collection::vec(proptest::sample::select(LINES), 1..6),
+            ),
+            1..4,
+        ),
+    ) {
+        let blocks = blocks.iter().map(|(zones, lines)| format!("{zones} {{\nbind 127.0.0.1 fd00::9\n{}\n}}\n", lines.join("\n")));
+        read_and_again(&blocks.collect::<Vec<_>>().concat());
+    }
+}
+
+/// Reads a text for a plan or mistakes; a plan reads again from its YAML.
+fn read_and_again(text: &str) {
+    let reading = read_with(text, &Files::new(), &Settings::default());
+    let differs = reading.remarks.iter().any(|remark| remark.what.contains("`client_timeout` for all"));
+    match reading.plan() {
+        Ok(plan) => {
+            let yaml = yaml(&plan, &[]);
+            let again =
+                config::parse(&yaml, "again.yaml", &|_| None).unwrap_or_else(|errors| panic!("{errors}\n{yaml}"));
+            assert!(differs || format!("{plan:?}") == format!("{again:?}"), "{text}\n{yaml}");
+        }
+        Err(errors) => assert!(!errors.mistakes().is_empty()),
+    }
+}
+
 /// Files by path, in a directory tree of its own.
 type Files<'a> = HashMap<&'a str, &'a str>;
 
@@ -54,7 +200,7 @@ fn zone(plugins: &str) -> Zone {
 
 fn remarks(text: &str) -> String {
     let reading = read_with(text, &Files::new(), &Settings::default());
-    reading.remarks.iter().map(|remark| format!("{remark}\n")).collect()
+    reading.remarks.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -248,8 +394,8 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
 
 #[test]
 fn flaws_of_the_plan_are_shown_where_they_come_from() {
-    let many: String = (1..=16).map(|last| format!(" 10.0.0.{last}")).collect();
-    assert_eq!(mistakes(&format!(". {{\n bind 127.0.0.1\n forward .{many}\n}}"))[0].0, 3);
+    let many = (1..=16).map(|last| format!("10.0.0.{last}")).collect::<Vec<_>>().join(" ");
+    assert_eq!(mistakes(&format!(". {{\n bind 127.0.0.1\n forward . {many}\n}}"))[0].0, 3);
     assert_eq!(mistakes(". {\n bind 224.0.0.1\n forward . 10.0.0.1\n}")[0].0, 2);
     let own = mistakes(". {\n bind 127.0.0.1\n forward . 127.0.0.1\n}");
     assert_eq!((own.len(), own[0].0), (1, 3), "{own:?}");
@@ -293,7 +439,8 @@ fn imports_are_bounded() {
     // Ten snippets, each ten times the one before: ten thousand million words.
     let mut bomb = "(s0) {\n x x x x x x x x x x\n}\n".to_owned();
     for level in 1..=10 {
-        bomb += &format!("(s{level}) {{\n{}}}\n", format!(" import s{}\n", level - 1).repeat(10));
+        let import = format!(" import s{}\n", level - 1);
+        bomb.extend([format!("(s{level}) {{\n"), import.repeat(10), "}\n".to_owned()]);
     }
     assert!(mistakes(&(bomb + ". {\n import s10\n}"))[0].1.contains("words"));
     assert_eq!(mistakes("(a) {\n import a\n}\n. {\n import a\n}")[0].0, 2);
