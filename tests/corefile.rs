@@ -11,6 +11,8 @@ mod support;
 mod configmap;
 #[path = "corefile/import.rs"]
 mod import;
+#[path = "corefile/kernel.rs"]
+mod kernel;
 #[path = "corefile/process.rs"]
 mod process;
 #[path = "corefile/taste.rs"]
@@ -35,6 +37,14 @@ fn the_manifest_s_set_up_has_its_health_its_metrics_and_its_pid_file() {
     assert_eq!(pid.trim(), agent.pid().to_string());
     agent.stop();
     assert!(!folder.join("pid").exists(), "a PID file ends with its process");
+}
+
+// Without the right to intercept, node-cache logs that and serves.
+#[test]
+fn without_rights_to_the_host_it_serves_all_the_same() {
+    let Some(agent) = NodeCache::start_without_rights("one-server") else { return };
+    assert!(agent.said().contains("traffic is not intercepted"), "{}", agent.said());
+    ask(agent.at(), "a.cluster.local", A).assert_encodes("a.cluster.local");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::path::Path;
 use nodens::config::corefile::{self, Settings, Surroundings};
 use nodens::config::{self, MAX_FILE};
 
+use super::config::assert_fit_to_show;
+
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let env = |name: &str| (!name.starts_with("NO")).then(|| "10.0.0.1".to_owned());
@@ -30,17 +32,6 @@ pub fn check(data: &[u8]) {
                 config::parse(&yaml, "again.yaml", &|_| None).unwrap_or_else(|errors| panic!("{errors}\n{yaml}"));
             assert!(differs || format!("{plan:?}") == format!("{again:?}"), "{plan:#?}\n{yaml}");
         }
-        Err(errors) => {
-            let shown = errors.to_string();
-            assert!(shown.chars().all(|it| it == '\n' || !it.is_control()), "{shown:?}");
-            assert!(!errors.mistakes().is_empty() && errors.mistakes().len() <= 100);
-            let lines = text.matches(['\n', '\r']).count() + 1;
-            for mistake in errors.mistakes() {
-                assert!(!mistake.what.is_empty() && !mistake.remedy.is_empty());
-                if let Some(place) = mistake.place {
-                    assert!((1..=lines).contains(&place.line) && place.column >= 1, "{place:?} of {lines} lines");
-                }
-            }
-        }
+        Err(errors) => assert_fit_to_show(&errors, text),
     }
 }

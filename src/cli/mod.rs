@@ -45,6 +45,7 @@ Examples:
   dig @127.0.0.1 -p 1053 example.com   ask it
   nodens check -c nodens.yaml          every mistake at once, or the plan in words
   nodens run -c nodens.yaml            as configured; SIGHUP reloads, SIGTERM drains
+  nodens import Corefile               the same as node-local-dns, in our words
 
 Exit codes:
   0  done

@@ -1,4 +1,4 @@
-//! Configuration files: from text to a [`Plan`], or to every mistake in it.
+//! Configuration files: from text to a [`Plan`], or to every mistake in it. A Corefile is one of them: [`corefile`].
 //!
 //! The promise: any text gives a plan or a list of mistakes, never a panic, and each mistake says where it is, what is
 //! wrong and what would be right.

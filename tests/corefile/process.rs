@@ -32,8 +32,27 @@ impl NodeCache {
         agent
     }
 
+    /// Starts it as one who may not change the host, and has it try. `None`, said aloud, where that cannot be had.
+    pub fn start_without_rights(corefile: &str) -> Option<Self> {
+        let without = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
+        let tried = Command::new(without[0]).args(&without[1..]).arg("true").stderr(Stdio::null()).status();
+        if !tried.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED: setpriv cannot drop CAP_NET_ADMIN");
+            return None;
+        }
+        let flags = ["-setupinterface=true", "-setupiptables=true"];
+        let agent = Self::spawn_behind(&without, corefile, &flags);
+        assert!(agent.wait_for(0, "serving").is_some(), "{corefile} does not serve; it says:\n{}", agent.said());
+        Some(agent)
+    }
+
     /// Starts it and waits for nothing.
     pub fn spawn(corefile: &str, flags: &[&str]) -> Self {
+        Self::spawn_behind(&[], corefile, flags)
+    }
+
+    /// The same, by way of another program.
+    pub fn spawn_behind(wrapper: &[&str], corefile: &str, flags: &[&str]) -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("the temporary directory can be written"));
         let path = folder.path();
         fs::create_dir(path.join("kube-dns")).expect("the folder is ours");
@@ -47,17 +66,18 @@ impl NodeCache {
         let [cluster, node] = [(), ()].map(|()| Arc::new(Upstream::new(encoded(60))));
         let nameservers = format!("[\"{}\"]", node.address());
         fs::write(path.join("kube-dns/upstreamNameservers"), nameservers).expect("the folder is ours");
-        Self::run(folder, address, cluster, node, flags)
+        Self::run(wrapper, folder, address, cluster, node, flags)
     }
 
     /// Starts it once more where another one was.
     pub fn again(before: &Self) -> Self {
         before.stop();
         let (folder, cluster, node) = (before.folder.clone(), before.cluster.clone(), before.node.clone());
-        Self::run(folder, before.address, cluster, node, &[])
+        Self::run(&[], folder, before.address, cluster, node, &[])
     }
 
     fn run(
+        wrapper: &[&str],
         folder: Arc<tempfile::TempDir>,
         address: SocketAddr,
         cluster: Arc<Upstream>,
@@ -65,7 +85,15 @@ impl NodeCache {
         flags: &[&str],
     ) -> Self {
         let path = |name: &str| folder.path().join(name);
-        let mut command = Command::new(program(folder.path()));
+        let program = program(folder.path());
+        let mut command = match wrapper {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command.arg("-localip").arg(address.ip().to_string());
         command.arg("-basecorefile").arg(path("Corefile.base")).arg("-conf").arg(path("Corefile"));
         command.arg(format!("-upstreamsvc={}", cluster.address())).arg("-kubednscm").arg(path("kube-dns"));

@@ -176,7 +176,8 @@ pub(in crate::config) fn endpoint(text: &str, local: &[IpAddr]) -> Option<Socket
         "" => everywhere,
         "localhost" => Ipv4Addr::LOCALHOST.into(),
         _ if host.starts_with('[') => return text.parse().ok(),
-        _ => IpAddr::V4(host.parse().ok()?),
+        // An IPv6 address without brackets is what a template makes of `__PILLAR__LOCAL__DNS__:8080`.
+        _ => host.parse().ok()?,
     };
     Some(SocketAddr::new(ip, port))
 }
@@ -244,7 +245,7 @@ mod tests {
             (":9253", v6, Some("[::]:9253")),
             ("localhost:1", v4, Some("127.0.0.1:1")),
             ("[fd00::1]:80", v4, Some("[fd00::1]:80")),
-            ("fd00::1:80", v4, None),
+            ("fd00::1:80", v4, Some("[fd00::1]:80")),
             ("10.0.0.1", v4, None),
             (":0", v4, None),
         ] {

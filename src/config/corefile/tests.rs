@@ -474,6 +474,19 @@ fn a_service_stands_for_its_endpoints() {
 }
 
 #[test]
+fn variables_of_a_template_are_words_or_parts_of_words() {
+    let variables =
+        vec![(CLUSTER_DNS, "10.96.0.10".to_owned()), ("__PILLAR__LOCAL__DNS__", "fd00::a 169.254.20.10".to_owned())];
+    let settings = Settings { variables, ..Settings::default() };
+    let text = ". {\n bind __PILLAR__LOCAL__DNS__\n health __PILLAR__LOCAL__DNS__:8080\n forward . dns://__PILLAR__CLUSTER__DNS__\n}";
+    let reading = read_with(text, &Files::new(), &settings);
+    assert!(reading.errors.is_none(), "{:?}", reading.errors);
+    assert_eq!(reading.draft.listen.addresses.len(), 2);
+    assert_eq!(reading.draft.http.health, Some("[fd00::a]:8080".parse().expect("legal")));
+    assert_eq!(reading.draft.upstreams[0].name, "cluster");
+}
+
+#[test]
 fn as_yaml_it_is_the_same_plan() {
     let texts = [
         "a.test b.test {\n bind 127.0.0.1 fd00::1\n cache 30\n forward . 10.0.0.1\n}",

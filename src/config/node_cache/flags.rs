@@ -198,6 +198,8 @@ impl Flags {
     fn value(&mut self, name: &str, value: &str, wrong: &mut Vec<String>) {
         match name {
             "localip" => {
+                // Of a flag written twice, Go takes the last.
+                self.local.clear();
                 // The manifest leaves an empty one behind where kube-proxy runs in IPVS mode.
                 for text in value.split([',', ' ']).map(str::trim).filter(|text| !text.is_empty()) {
                     match text.parse::<IpAddr>() {
@@ -291,6 +293,12 @@ mod tests {
         }
         assert!(parse("-health-port x -corefile /nowhere -reloadwithsignal -quiet").is_ok());
         assert_eq!(parse("-metrics-listen-address=").expect("legal").metrics, None);
+    }
+
+    #[test]
+    fn the_last_of_two_counts() {
+        let flags = parse("-localip 10.0.0.1 -p 1 -localip 10.0.0.2 -p 2").expect("legal");
+        assert_eq!((flags.local, flags.port), (vec!["10.0.0.2".parse().expect("legal")], 2));
     }
 
     #[test]
