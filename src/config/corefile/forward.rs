@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::values::{Wrong, name, server};
+use super::super::upstreams::tls_name;
+use super::super::values::{Wrong, name, path, server};
 use super::cache::names;
 use super::keys;
 use super::lexer::Token;
@@ -131,7 +132,7 @@ impl Forward<'_> {
                     }
                     tls = Some(is_tls);
                     if let Some(name) = certificate {
-                        self.upstream.tls_name.get_or_insert(name.to_owned());
+                        self.certificate(token, name, reader);
                     }
                     if servers.contains(&server) {
                         reader.remark(token, format!("`{server}` is here twice and counts once"));
@@ -168,6 +169,16 @@ impl Forward<'_> {
         }
         self.upstream.members = followed.pop().map_or(Members::Servers(servers), |(_, members)| members);
         Some(())
+    }
+
+    /// The name the servers' certificate must carry, said at `at`; the first one said counts.
+    fn certificate(&mut self, at: &Token, name: &str, reader: &mut Reader<'_>) {
+        match tls_name(name) {
+            Ok(name) => {
+                self.upstream.tls_name.get_or_insert(name);
+            }
+            Err(wrong) => reader.wrong(at, wrong.what, wrong.remedy),
+        }
     }
 
     fn option(&mut self, line: &Line, reader: &mut Reader<'_>) {
@@ -212,14 +223,18 @@ impl Forward<'_> {
             }
             "tls" => match line.arguments() {
                 [] => {}
-                [ca] => upstream.tls_ca = Some(PathBuf::from(&ca.text)),
+                [ca] => match path(&ca.text) {
+                    Ok(path) => upstream.tls_ca = Some(path),
+                    Err(wrong) => reader.wrong(ca, wrong.what, wrong.remedy),
+                },
                 [certificate, ..] => {
                     let remedy = "take the certificate out, or ask this server through one that holds it";
                     reader.wrong(certificate, "Nodens does not show servers a certificate of its own", remedy);
                 }
             },
             "tls_servername" => {
-                upstream.tls_name = reader.only(line, "tls_servername dns.quad9.net").map(|it| it.text.clone());
+                let Some(name) = reader.only(line, "tls_servername dns.quad9.net") else { return };
+                self.certificate(name, &name.text, reader);
             }
             "max_concurrent" => {
                 let Some(most) = reader.only(line, "max_concurrent 1000").and_then(|it| reader.number(it, 0)) else {
@@ -315,7 +330,7 @@ fn destination(text: &str) -> Result<To, Wrong> {
         }
     };
     if host.starts_with('/') || host.starts_with("./") {
-        return Ok(To::File(PathBuf::from(host)));
+        return Ok(To::File(path(host)?));
     }
     match server(host, port)? {
         Server::Address(address) => Ok(To::Server(protocol, Server::Address(address))),
