@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, log};
 use super::run::{self, Followed, Signals};
+use super::{Exit, log};
 use crate::config::corefile::{self, PLUGINS, Reading, Remark, Settings, Surroundings};
 use crate::config::node_cache::{Action, Flags, HELP, KubeDns, rendered, settings};
 use crate::config::{ConfigErrors, MAX_FILE};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::mistake::{Notes, Place, Spot};
+use super::super::mistake::{Notes, Place, Spot, printable};
 use super::super::suggest::nearest;
 use super::super::values::either;
 use super::lexer::Token;
@@ -70,22 +70,23 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes a difference between what CoreDNS does and what happens here.
-    pub(super) fn remark(&mut self, at: &Token, what: impl Into<String>) {
+    pub(super) fn remark(&mut self, at: &Token, what: impl AsRef<str>) {
         let place = Place { line: at.spot.line, column: at.spot.column + 1 };
-        self.add_remark(Remark { place: Some(place), what: what.into() });
+        self.add_remark(Some(place), what.as_ref());
     }
 
     /// The same, about the file as a whole.
-    pub(super) fn remark_generally(&mut self, what: impl Into<String>) {
-        self.add_remark(Remark { place: None, what: what.into() });
+    pub(super) fn remark_generally(&mut self, what: impl AsRef<str>) {
+        self.add_remark(None, what.as_ref());
     }
 
-    fn add_remark(&mut self, remark: Remark) {
+    fn add_remark(&mut self, place: Option<Place>, what: &str) {
         /// What a file with the same plugin in every block says of it is worth one line.
         const MOST: usize = 200;
-        let known = self.remarks.iter().any(|other| other.what == remark.what);
+        let what = printable(what);
+        let known = self.remarks.iter().any(|other| other.what == what);
         if !known && self.remarks.len() < MOST {
-            self.remarks.push(remark);
+            self.remarks.push(Remark { place, what });
         }
     }
 

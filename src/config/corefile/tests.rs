@@ -458,6 +458,12 @@ fn what_differs_on_purpose_is_said() {
 }
 
 #[test]
+fn nothing_of_the_file_reaches_a_terminal_as_a_command() {
+    let said = remarks(". {\n bind 127.0.0.1\n import \"\u{1b}c*\"\n forward . 10.0.0.1\n}");
+    assert!(said.contains("no file matches") && !said.contains('\u{1b}'), "{said:?}");
+}
+
+#[test]
 fn a_file_that_is_none_is_refused_as_a_whole() {
     for text in ["", "# nothing\n", "\0", "(a) {\n errors\n}\n"] {
         assert_eq!(mistakes(text).len(), 1, "{text:?}");
