@@ -2,12 +2,18 @@
 //!
 //! Shape: the file.
 
-use nodens::config;
+use nodens::config::{self, ConfigErrors};
 
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let env = |name: &str| (!name.starts_with("NO")).then(|| "10.0.0.1".to_owned());
-    let Err(errors) = config::parse(text, "fuzz.yaml", &env) else { return };
+    if let Err(errors) = config::parse(text, "fuzz.yaml", &env) {
+        assert_fit_to_show(&errors, text);
+    }
+}
+
+/// A terminal shows them as they are, and each place lies in `text`.
+pub fn assert_fit_to_show(errors: &ConfigErrors, text: &str) {
     let shown = errors.to_string();
     assert!(shown.chars().all(|it| it == '\n' || !it.is_control()), "{shown:?}");
     assert!(!errors.mistakes().is_empty() && errors.mistakes().len() <= 100);

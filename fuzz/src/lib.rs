@@ -5,6 +5,7 @@
 
 pub mod compose;
 pub mod config;
+pub mod corefile;
 pub mod dump;
 pub mod edit;
 pub mod name;
@@ -20,6 +21,7 @@ pub type Check = fn(&[u8]);
 pub const ALL: &[(&str, Check)] = &[
     ("compose", compose::check),
     ("config", config::check),
+    ("corefile", corefile::check),
     ("dump", dump::check),
     ("edit", edit::check),
     ("name", name::check),

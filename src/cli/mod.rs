@@ -9,8 +9,10 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod import;
 mod log;
 mod man;
+mod node_cache;
 mod run;
 mod status;
 mod teardown;
@@ -43,6 +45,7 @@ Examples:
   dig @127.0.0.1 -p 1053 example.com   ask it
   nodens check -c nodens.yaml          every mistake at once, or the plan in words
   nodens run -c nodens.yaml            as configured; SIGHUP reloads, SIGTERM drains
+  nodens import Corefile               the same as node-local-dns, in our words
 
 Exit codes:
   0  done
@@ -65,6 +68,8 @@ enum Command {
     /// Look into the cache of a running agent, or empty it.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Print the configuration that says what a Corefile of node-local-dns says.
+    Import(import::Args),
     /// Remove everything Nodens ever put on this host.
     Teardown(teardown::Args),
     /// Print completions for a shell.
@@ -91,12 +96,18 @@ impl From<Exit> for ExitCode {
 }
 
 /// Does what the command line says. Wrong usage, `--help` and `--version` end the process here (codes 2, 0, 0).
+///
+/// Called as `node-cache`, it is that: other flags, another configuration, the same agent.
 pub fn main() -> ExitCode {
+    if node_cache::is_called() {
+        return node_cache::main();
+    }
     let exit = match Cli::parse().command {
         Command::Run(args) => run::execute(&args),
         Command::Check(args) => check::execute(&args),
         Command::Demo(args) => demo::execute(&args),
         Command::Cache(command) => cache::execute(&command),
+        Command::Import(args) => import::execute(&args),
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),
         Command::Status(args) => status::execute(&args),

@@ -2,8 +2,10 @@
 
 mod last_good;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -123,14 +125,14 @@ fn start(plan: Plan, source: &Arc<Source>, log: &Arc<Log>, refused: &mut Option<
 }
 
 /// The signals we heed.
-struct Signals {
+pub(super) struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    pub(super) fn listen() -> std::io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -139,13 +141,29 @@ impl Signals {
     }
 }
 
+/// What a plan is read from, and read from again when it changes.
+pub(super) trait Followed: Send + Sync + 'static {
+    /// The files and directories in which a change matters, as far as they are known by now.
+    fn paths(&self) -> Vec<PathBuf>;
+
+    /// Whether there is something else than what was tried last, be it legal or not.
+    fn has_changed(&self) -> bool;
+}
+
 /// Serves until a signal says otherwise.
-async fn heed(mut signals: Signals, agent: &Agent, source: &Arc<Source>) {
+pub(super) async fn heed(mut signals: Signals, agent: &Agent, source: &Arc<impl Followed>) {
     let addresses: Vec<String> = agent.addresses().iter().map(ToString::to_string).collect();
     tracing::info!(listen = addresses.join(" "), "serving");
     let (changed, mut changes) = tokio::sync::mpsc::channel(1);
-    let watching = tokio::spawn(watch_file(Arc::clone(source), changed));
+    let mut watching = tokio::task::JoinSet::new();
+    let mut watched = HashSet::new();
     loop {
+        // Each reload may know of more.
+        for path in source.paths() {
+            if watched.insert(path.clone()) {
+                watching.spawn(watch_file(path, Arc::clone(source), changed.clone()));
+            }
+        }
         tokio::select! {
             _ = signals.hangup.recv() => agent.reload_from_host(),
             // A SIGHUP may have been quicker than the watch.
@@ -154,17 +172,16 @@ async fn heed(mut signals: Signals, agent: &Agent, source: &Arc<Source>) {
             _ = signals.terminate.recv() => break,
         }
     }
-    watching.abort();
+    watching.shutdown().await;
     tracing::info!("stopping: what is waiting gets its answer");
 }
 
 /// Time a file must have been quiet: an editor or the kubelet touches it more than once.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Tells `changed` whenever the file's content is another than what was tried.
-async fn watch_file(source: Arc<Source>, changed: tokio::sync::mpsc::Sender<()>) {
-    let Some(file) = &source.file.config else { return };
-    let mut watcher = match crate::discover::FileWatcher::new(file) {
+/// Tells `changed` whenever something at `file` has happened and what is there is other than what was tried.
+async fn watch_file(file: PathBuf, source: Arc<impl Followed>, changed: tokio::sync::mpsc::Sender<()>) {
+    let mut watcher = match crate::discover::FileWatcher::new(&file) {
         Ok(watcher) => watcher,
         Err(error) => {
             tracing::warn!(file = %file.display(), %error, "changes of the file are not noticed; SIGHUP reloads");
@@ -220,13 +237,6 @@ impl Source {
         self.tried.lock().expect("no holder panics")
     }
 
-    /// Whether the file holds something else than what was tried last, be it legal or not.
-    fn has_changed(&self) -> bool {
-        let now = self.content();
-        // A file that is gone for the moment is about to be replaced.
-        now.is_some() && now != *self.tried()
-    }
-
     fn content(&self) -> Option<Vec<u8>> {
         let file = File::open(self.file.config.as_ref()?).ok()?;
         let mut octets = Vec::new();
@@ -236,8 +246,20 @@ impl Source {
     }
 }
 
+impl Followed for Source {
+    fn paths(&self) -> Vec<PathBuf> {
+        self.file.config.iter().cloned().collect()
+    }
+
+    fn has_changed(&self) -> bool {
+        let now = self.content();
+        // A file that is gone for the moment is about to be replaced.
+        now.is_some() && now != *self.tried()
+    }
+}
+
 /// Descriptors cost nothing until they are used; upstream ports and connections of a busy node need more than 1,024.
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });

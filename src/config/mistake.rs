@@ -200,7 +200,8 @@ fn shown(character: char) -> char {
     }
 }
 
-fn printable(text: &str) -> String {
+/// `text` with what a terminal would obey written out.
+pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         if is_harmless(character) {

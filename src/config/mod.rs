@@ -1,4 +1,4 @@
-//! Configuration files: from text to a [`Plan`], or to every mistake in it.
+//! Configuration files: from text to a [`Plan`], or to every mistake in it. A Corefile is one of them: [`corefile`].
 //!
 //! The promise: any text gives a plan or a list of mistakes, never a panic, and each mistake says where it is, what is
 //! wrong and what would be right.
@@ -11,8 +11,10 @@
 //! Read first: `config.md` of the design; YAML 1.2.2.
 
 mod block;
+pub mod corefile;
 mod env;
 mod mistake;
+pub mod node_cache;
 mod suggest;
 mod tree;
 mod units;
@@ -38,9 +40,17 @@ pub const MAX_FILE: usize = 1 << 20;
 /// # Errors
 /// Every mistake in it, or why it cannot be read.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, ConfigErrors> {
+    parse(&text(path)?, &path.display().to_string(), env)
+}
+
+/// Reads the file at `path` as text.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn text(path: &Path) -> Result<String, ConfigErrors> {
     let file_name = path.display().to_string();
     let file = File::open(path).map_err(|error| unreadable(&file_name, &error))?;
-    read(file, &file_name, env)
+    all_text(file, &file_name)
 }
 
 /// Reads `source`, such as standard input, to its end; messages call it `file_name`.
@@ -48,19 +58,21 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, C
 /// # Errors
 /// Every mistake in it, or why it cannot be read.
 pub fn read(source: impl Read, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, ConfigErrors> {
+    parse(&all_text(source, file_name)?, file_name, env)
+}
+
+fn all_text(source: impl Read, file_name: &str) -> Result<String, ConfigErrors> {
     let mut octets = Vec::new();
     let read = source.take(MAX_FILE as u64 + 1).read_to_end(&mut octets);
     read.map_err(|error| unreadable(file_name, &error))?;
-    match std::str::from_utf8(&octets) {
-        Ok(text) => parse(text, file_name, env),
+    match String::from_utf8(octets) {
+        Ok(text) => Ok(text),
         // A text cut at the bound may end within a character; its size is what matters then.
-        Err(_) if octets.len() > MAX_FILE => Err(too_large(file_name)),
+        Err(error) if error.as_bytes().len() > MAX_FILE => Err(too_large(file_name)),
         Err(error) => {
-            let line = octets[..error.valid_up_to()].split(|&octet| octet == b'\n').count();
-            let what = format!(
-                "this file is no text in UTF-8: octet {} (line {line}) belongs to no character",
-                error.valid_up_to()
-            );
+            let valid = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..valid].split(|&octet| octet == b'\n').count();
+            let what = format!("this file is no text in UTF-8: octet {valid} (line {line}) belongs to no character");
             Err(ConfigErrors::whole(
                 file_name,
                 what,

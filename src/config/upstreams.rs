@@ -86,7 +86,7 @@ fn service(text: &str) -> Result<Members, Wrong> {
 }
 
 /// A certificate's name is a host's (RFC 8310 section 8.1); the final dot is no part of it.
-fn tls_name(text: &str) -> Result<String, Wrong> {
+pub(super) fn tls_name(text: &str) -> Result<String, Wrong> {
     let bare = text.strip_suffix('.').unwrap_or(text);
     if is_host_name(bare) || bare.parse::<std::net::IpAddr>().is_ok() {
         return Ok(bare.to_owned());

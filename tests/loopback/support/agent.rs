@@ -29,8 +29,9 @@ pub enum Reload {
     Refused,
 }
 
+/// What a process has said on standard error, line by line.
 #[derive(Default)]
-struct Log {
+pub struct Log {
     lines: Mutex<Lines>,
     changed: Condvar,
 }
@@ -111,7 +112,7 @@ impl Agent {
 
     /// Its log so far.
     pub fn said(&self) -> String {
-        self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).lines.join("\n")
+        self.log.said()
     }
 
     /// Replaces the file at once (as a `ConfigMap` does), asks for the reload and waits for the verdict.
@@ -265,7 +266,7 @@ impl Drop for Agent {
 // === impl Log ===
 
 impl Log {
-    fn follow(&self, stderr: impl Read) {
+    pub fn follow(&self, stderr: impl Read) {
         for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
             self.lines.lock().unwrap_or_else(PoisonError::into_inner).lines.push(line);
@@ -275,8 +276,13 @@ impl Log {
         self.changed.notify_all();
     }
 
+    /// All of it so far.
+    pub fn said(&self) -> String {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).lines.join("\n")
+    }
+
     /// The first line from number `from` on that `wanted` likes; `None` after `limit` or at the end.
-    fn wait_for(&self, from: usize, limit: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
+    pub fn wait_for(&self, from: usize, limit: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let deadline = Instant::now() + limit;
         let mut log = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -291,7 +297,7 @@ impl Log {
         }
     }
 
-    fn wait_for_end(&self, limit: Duration) -> bool {
+    pub fn wait_for_end(&self, limit: Duration) -> bool {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = self.changed.wait_timeout_while(lines, limit, |log| !log.ended);
         wait.unwrap_or_else(PoisonError::into_inner).0.ended

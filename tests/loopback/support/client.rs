@@ -283,7 +283,7 @@ pub fn udp_socket(agent: SocketAddr, source: Option<IpAddr>) -> UdpSocket {
     let until = Instant::now() + PORT_PATIENCE;
     let socket = loop {
         match UdpSocket::bind((source.unwrap_or(any), 0)) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             bound => break bound.expect("an ephemeral port is free"),
