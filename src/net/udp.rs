@@ -73,7 +73,12 @@ pub async fn serve(
                 until = Some(Instant::now() + DRAIN);
                 continue;
             }
-            () = tokio::time::sleep(LINGER), if until.is_some() && worker.may_close(&pair, how) => return Ok(()),
+            () = tokio::time::sleep(LINGER), if until.is_some() => {
+                if worker.may_close(&pair, how) {
+                    return Ok(());
+                }
+                continue;
+            }
             () = over(until) => return Ok(()),
         };
         match batch.receive(&pair.udp) {

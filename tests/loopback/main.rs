@@ -30,5 +30,6 @@ mod peers;
 mod reload;
 mod snapshot;
 mod stale;
+mod stop;
 mod tcp;
 mod top;
