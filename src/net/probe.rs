@@ -9,7 +9,7 @@
 //!
 //! Whose answer is it? While another instance holds the traffic it answers at the addresses, and behind iptables' rules the
 //! cluster DNS may. Then every worker is asked at a socket of its own on the loopback
-//! ([`Sockets::own`](super::listen::Sockets::own)), which proves that *we* work. A host whose firewall drops even what it
+//! ([`Pair::own`](super::listen::Pair::own)), which proves that *we* work. A host whose firewall drops even what it
 //! sends itself over `lo` keeps such an instance from being ready.
 
 use std::cell::Cell;
