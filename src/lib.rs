@@ -23,7 +23,7 @@
 //! | floor | modules | may import | never |
 //! |---|---|---|---|
 //! | 0 | `wire` | - | clock, I/O, panic, allocation on the query path |
-//! | 1 | `plan` `metrics` `health` | 0 | serde, sockets, async |
+//! | 1 | `plan` `metrics` `health` `incidents` | 0 | serde, sockets, async |
 //! | 2 | `cache` `clients` `policy` `upstream` | 0-1 | `Instant::now`, random numbers, sockets: time and dice are arguments |
 //! | 3 | `resolve` | 0-2 | the same: one query's life as a machine that can be stepped in a test |
 //! | 4 | `net` `discover` | 0-3 | serde |
@@ -55,6 +55,7 @@ pub mod discover;
 pub mod dump;
 pub mod health;
 pub mod http;
+pub mod incidents;
 pub mod metrics;
 pub mod net;
 pub mod node;

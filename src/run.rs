@@ -32,6 +32,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::health::{Health as Latch, Scope};
+use crate::incidents::{Incidents, What};
 use crate::metrics::{Metrics, Reload, Talks};
 use crate::net::listen::ListenError;
 use crate::net::probe::{ProbeName, Prober, Targets, Trust};
@@ -76,6 +77,8 @@ pub(crate) struct Inner {
     running: Mutex<Option<Running>>,
     /// Why the newest configuration was refused, while it is.
     refused: Mutex<Option<String>>,
+    /// What went other than planned, but for what the plane keeps.
+    incidents: Mutex<Incidents>,
     /// What the prober has found, while anybody wants to know.
     pub(crate) health: Arc<Latch>,
     /// The node plane, while it runs.
@@ -148,6 +151,7 @@ impl Agent {
             loading: Mutex::new(()),
             running: Mutex::default(),
             refused: Mutex::new(None),
+            incidents: Mutex::default(),
             health: Arc::new(Latch::new(Instant::now())),
             node: Arc::default(),
         });
@@ -317,6 +321,9 @@ impl Inner {
         old: Option<Desired>,
         new: Option<Desired>,
     ) -> Result<(), StartError> {
+        if let Some(link) = self.node.get() {
+            self.incidents().take_in(&link.status.borrow().incidents);
+        }
         self.node.set(None);
         drop(plane.take());
         let mut start = |desired| {
@@ -377,6 +384,7 @@ impl Inner {
 
     pub(crate) fn refuse(&self, why: String) {
         let _one_at_a_time = self.running();
+        self.incidents().note(Instant::now(), What::ReloadRefused, &why);
         *self.refused() = Some(why);
         self.note_reload(Reload::Rejected);
     }
@@ -387,6 +395,10 @@ impl Inner {
 
     fn refused(&self) -> MutexGuard<'_, Option<String>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incidents(&self) -> MutexGuard<'_, Incidents> {
+        self.incidents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What keeps us from being ready, one line each.

@@ -40,7 +40,10 @@ Fields of --json; their names and meanings stay, new ones may come:
   upstreams[] {name servers[] {address healthy failures_in_a_row outstanding round_trip_seconds}}
   zones[]   {name upstream}     upstream null: answered here
   queries   udp tcp fresh stale failure_cached local miss parked refused dropped hit_rate
+  latency   bounds_seconds[] outcomes[] {outcome at_most[] count sum_seconds}
   cache     positive negative failures bytes limit_bytes
+  top       seconds queries names[] {name queries at_most_too_many} clients[] {client queries at_most_too_many}
+  incidents[] {seconds_ago what words}
 
 Exit codes: 0; 1 if the agent refuses; 3 if it cannot be reached.")]
 pub(super) struct Args {

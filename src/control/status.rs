@@ -26,7 +26,13 @@ pub struct Status {
     pub upstreams: Vec<Upstream>,
     pub zones: Vec<Zone>,
     pub queries: Queries,
+    /// Time from query to reply.
+    pub latency: Latency,
     pub cache: Cache,
+    /// Who asks most, and for what.
+    pub top: Top,
+    /// What went other than planned, newest first.
+    pub incidents: Vec<Incident>,
 }
 
 /// The plan in force.
@@ -164,6 +170,67 @@ pub struct Queries {
     pub dropped: u64,
     /// Of the questions the cache was asked for, those that did not have to wait for an upstream; `null`: none yet.
     pub hit_rate: Option<f64>,
+}
+
+/// Replies by the time they took.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Latency {
+    /// Upper bounds of the buckets, ascending.
+    pub bounds_seconds: Vec<f64>,
+    pub outcomes: Vec<Took>,
+}
+
+/// Replies that came about in one way.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Took {
+    /// The label of `nodens_response_seconds`.
+    pub outcome: String,
+    /// How many took at most the bound of the same index, those of smaller bounds included.
+    pub at_most: Vec<u64>,
+    /// All of them.
+    pub count: u64,
+    /// The time of all together.
+    pub sum_seconds: f64,
+}
+
+/// What comes up most, most queries first; counts are estimates.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Top {
+    /// How far back it goes, at most.
+    pub seconds: u64,
+    /// All queries in that time.
+    pub queries: u64,
+    pub names: Vec<TopName>,
+    pub clients: Vec<TopClient>,
+}
+
+/// A name that is asked for a lot.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TopName {
+    /// In presentation format, with the final dot.
+    pub name: String,
+    pub queries: u64,
+    /// What `queries` may be too high by.
+    pub at_most_too_many: u64,
+}
+
+/// A client that asks a lot.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TopClient {
+    pub client: IpAddr,
+    pub queries: u64,
+    /// What `queries` may be too high by.
+    pub at_most_too_many: u64,
+}
+
+/// Something that went other than planned.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Incident {
+    /// Time since then.
+    pub seconds_ago: f64,
+    /// `intercepting`, `given_back`, `lease_lapsed`, `node_trouble`, `reload_refused` or `repaired`.
+    pub what: String,
+    pub words: String,
 }
 
 /// The cache.

@@ -13,12 +13,13 @@
 //! * `GET /metrics`: the Prometheus text format.
 //! * `GET /healthz`, `GET /health`: 200 while alive.
 //! * `GET /readyz`: 200 while ready to serve, else 503 with what is missing, one line each.
-//! * `GET /debug/cache?zone=&name=&type=&limit=`, `GET /debug/upstreams`, `GET /debug/plan`,
-//!   `GET /debug/top?limit=`: JSON. `GET /`: this list.
+//! * `GET /debug/cache?zone=&name=&type=&limit=`, `GET /debug/upstreams`, `GET /debug/node`, `GET /debug/plan`,
+//!   `GET /debug/status`, `GET /debug/top?limit=`: JSON. `GET /`: a page for a browser.
 //!
 //! Read first: RFC 9110 sections 7.2 and 15, RFC 9112 section 3.2.
 
 mod body;
+mod page;
 mod pages;
 
 use std::convert::Infallible;

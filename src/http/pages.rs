@@ -9,6 +9,7 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::Content;
+use super::page as status_page;
 use crate::dump::{Field, Filter, Source};
 use crate::metrics::Metrics;
 
@@ -18,15 +19,7 @@ const JSON: &str = "application/json";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Names and clients at /debug/top, unless the request says otherwise.
 const TOP: usize = 20;
-const INDEX: &str = "\
-Nodens, read only:
-
-/debug/cache?zone=&name=&type=&limit=   what the cache holds
-/debug/upstreams                        servers and their health
-/debug/node                             what we are on this host: lease, mode, repairs
-/debug/plan                             the configuration in force
-/debug/top?limit=                       names and clients that come up most, lately
-";
+const HTML: &str = "text/html; charset=utf-8";
 
 /// What one listener shows.
 #[derive(Debug)]
@@ -52,6 +45,8 @@ pub struct Debug {
     pub node: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The plan in force.
     pub plan: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// How the agent stands.
+    pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// At most so many of the names and clients that come up most.
     pub top: Box<dyn Fn(usize) -> serde_json::Value + Send + Sync>,
 }
@@ -133,13 +128,19 @@ impl Debug {
             return Err(Refusal::BadHost);
         }
         let content = match request.uri().path() {
-            "/" => return Ok(page(StatusCode::OK, TEXT, Content::text(INDEX))),
+            "/" => {
+                let nonce = status_page::nonce();
+                let mut response = page(StatusCode::OK, HTML, status_page::content(&nonce));
+                status_page::protect(&mut response, &nonce);
+                return Ok(response);
+            }
             "/debug/cache" => {
                 let filter = filter(request.uri().query().unwrap_or_default())?;
                 Content::rows(self.cache.open(&filter))
             }
             "/debug/node" => Content::text(format!("{:#}\n", (self.node)())),
             "/debug/plan" => Content::text(format!("{:#}\n", (self.plan)())),
+            "/debug/status" => Content::text(format!("{:#}\n", (self.status)())),
             "/debug/top" => {
                 let filter = filter(request.uri().query().unwrap_or_default())?;
                 let Filter { zone: None, name: None, qtype: None, limit } = filter else {

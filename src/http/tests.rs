@@ -59,7 +59,35 @@ async fn the_cache_is_shown_as_json_with_filters() {
     }
     assert!(get(at, "/debug/plan").await.ends_with("{\n  \"zones\": 1\n}\n"));
     assert!(get(at, "/debug/upstreams").await.ends_with("[]\n"));
-    assert!(get(at, "/").await.contains("/debug/cache"));
+    assert!(get(at, "/debug/status").await.ends_with("{\n  \"ready\": true\n}\n"));
+}
+
+#[tokio::test]
+async fn the_page_may_run_what_is_in_it_and_nothing_else() {
+    let at = start(debug_site(1));
+    let nonce = |response: &str| {
+        let policy =
+            response.lines().find_map(|line| line.strip_prefix("content-security-policy: ")).expect("a policy");
+        assert!(policy.starts_with("default-src 'none'; connect-src 'self';"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        let (_, rest) = policy.split_once("script-src 'nonce-").expect("a nonce");
+        rest.split_once('\'').expect("its end").0.to_owned()
+    };
+    let response = get(at, "/").await;
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.contains("content-type: text/html; charset=utf-8\r\n"), "{response}");
+    let first = nonce(&response);
+    assert_eq!((first.len(), response.matches(&format!("nonce=\"{first}\"")).count()), (32, 2), "style and script");
+    assert!(!response.contains("NONCE"));
+    assert_ne!(nonce(&get(at, "/").await), first, "of this response only");
+    let head = ask(at, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+    nonce(&head);
+    for other in ["/index.html", "/favicon.ico", "//", "/debug/", "/../"] {
+        assert!(get(at, other).await.starts_with("HTTP/1.1 404"), "{other}");
+    }
+    let rebound = ask(at, "GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n").await;
+    assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
 }
 
 #[tokio::test]
@@ -77,6 +105,7 @@ async fn a_large_dump_is_pulled_only_as_fast_as_it_is_read() {
         upstreams: Box::new(|| 0.into()),
         node: Box::new(|| 0.into()),
         plan: Box::new(|| 0.into()),
+        status: Box::new(|| 0.into()),
         top: Box::new(|_| 0.into()),
     }));
     let mut stream = connect(at).await;
@@ -222,6 +251,7 @@ fn debug_site(entries: usize) -> Site {
         upstreams: Box::new(|| serde_json::json!([])),
         node: Box::new(|| serde_json::Value::Null),
         plan: Box::new(|| serde_json::json!({ "zones": 1 })),
+        status: Box::new(|| serde_json::json!({ "ready": true })),
         top: Box::new(|limit| serde_json::json!({ "limit": limit })),
     })
 }

@@ -174,6 +174,11 @@ impl<L: Label, const N: usize> Latency<L, N> {
     pub fn record(&self, label: L, elapsed: Duration) {
         self.0[label.index()].record(&BOUNDS, nanoseconds(elapsed));
     }
+
+    /// The times of `label` in all these cells, in nanoseconds, sorted into [`BOUNDS`].
+    pub fn distribution<'a>(all: impl Iterator<Item = &'a Self> + Clone, label: L) -> Distribution {
+        Buckets::sum(all.map(|it| &it.0[label.index()]))
+    }
 }
 
 impl<L: Label, const N: usize> Default for Latency<L, N> {
@@ -267,7 +272,7 @@ impl<L: Label, const N: usize> Cells for Latency<L, N> {
 
     fn sum(cells: &[&Self]) -> Vec<proto::Metric> {
         let series = L::ALL.iter().map(|label| {
-            let all = Buckets::sum(cells.iter().map(|latency| &latency.0[label.index()]));
+            let all = Self::distribution(cells.iter().copied(), *label);
             let mut metric = histogram(&BOUNDS, &all);
             metric.set_label(pairs(L::NAMES, label.values()));
             metric

@@ -28,6 +28,7 @@ use super::link::{self, Links, Place, Put};
 use super::nft::{self, Feature, Found, Nft, Renewal, Rules};
 use super::tables::{Lease, Mended, TableSeen, Tables, Tended};
 use crate::health::{Health, Verdict};
+use crate::incidents::{Incidents, What};
 use crate::plan::Interception;
 
 /// Lifetime of our addresses: a node whose agent is gone for good ends up clean. Minutes, because a host query under way
@@ -66,6 +67,8 @@ pub struct Status {
     pub failures: u64,
     /// What went wrong last, until something goes right.
     pub trouble: Option<String>,
+    /// What happened lately.
+    pub incidents: Incidents,
 }
 
 /// Repairs, by what was changed.
@@ -82,6 +85,12 @@ impl Status {
             self.since = Some(SystemTime::now());
         }
         self.intercepting = intercepting;
+    }
+
+    /// Keeps that something was restored.
+    fn on_repair(&mut self, what: String) {
+        self.incidents.note(Instant::now(), What::Repaired, &what);
+        self.last_repair = Some((SystemTime::now(), what));
     }
 }
 
@@ -314,6 +323,9 @@ impl<'a> Presence<'a> {
                     tracing::warn!(%trouble, "the node plane");
                 }
                 self.told.send_modify(|status| {
+                    if !known {
+                        status.incidents.note(Instant::now(), What::NodeTrouble, &trouble);
+                    }
                     status.failures += 1;
                     status.trouble = Some(trouble);
                 });
@@ -377,7 +389,7 @@ impl<'a> Presence<'a> {
                             );
                             self.told.send_modify(|status| {
                                 status.repaired.tables += 1;
-                                status.last_repair = Some((SystemTime::now(), tables.differed.clone()));
+                                status.on_repair(tables.differed.clone());
                             });
                         }
                         leased
@@ -399,14 +411,23 @@ impl<'a> Presence<'a> {
                 }
             },
         };
+        let mut turn = None;
         if holds != held {
             if holds {
                 tracing::info!(addresses = ?self.desired.addresses, link = self.place.name, "intercepting");
+                turn = Some((What::Intercepting, "the traffic is ours".to_owned()));
             } else {
                 tracing::warn!("the traffic is given back: the cluster DNS answers");
+                let why = self.health.state(now).held_by.join("; ");
+                let lapsed = matches!(verdict, Verdict::Unknown { .. });
+                let what = if lapsed { What::Lapsed } else { What::GivenBack };
+                turn = Some((what, format!("the cluster DNS answers: {why}")));
             }
         }
         self.told.send_modify(|status| {
+            if let Some((what, words)) = &turn {
+                status.incidents.note(Instant::now(), *what, words);
+            }
             status.turn(holds);
             status.trouble = None;
         });
@@ -495,7 +516,7 @@ impl<'a> Presence<'a> {
             let what = format!("the link {} or an address on it was changed or gone", self.place.name);
             self.told.send_modify(|status| {
                 status.repaired.link += 1;
-                status.last_repair = Some((SystemTime::now(), what));
+                status.on_repair(what);
             });
             tracing::warn!(?event, "our link or addresses had been changed by somebody and are restored");
         }

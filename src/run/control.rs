@@ -168,13 +168,14 @@ fn serve_endpoints(inner: &Arc<Inner>, host: &Arc<Host>, active: &Active, endpoi
         endpoints.serve(address, "health", Site::Health(Readiness::new(move || inner.missing())));
     }
     if let Some(address) = endpoints.due("debug", http.debug) {
-        let top = Arc::clone(&inner.metrics);
+        let (top, standing) = (Arc::clone(&inner.metrics), Arc::clone(inner));
         let (upstreams, plan, node) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
         let debug = Debug {
             cache: dump(inner),
             upstreams: Box::new(move || json!(status::upstreams(&upstreams.shared.active.load()))),
             node: Box::new(move || json!(node.node.get().map(|link| link.show(&node.shared.active.load())))),
-            top: Box::new(move |limit| rows::top(&top, limit)),
+            top: Box::new(move |limit| json!(rows::top(&top, limit))),
+            status: Box::new(move || json!(status::of(&standing, &standing.own()))),
             plan: Box::new(move || json!(format!("{:#?}", plan.shared.active.load().plan).lines().collect::<Vec<_>>())),
         };
         endpoints.serve(address, "debug", Site::Debug(debug));

@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use serde_json::json;
-
 use crate::cache::{self, Cache, Entry};
+use crate::control::status;
 use crate::dump::{self, DumpRow, Filter};
 use crate::metrics::Metrics;
 use crate::metrics::top::Top;
@@ -29,21 +28,24 @@ pub(super) fn flush(cache: &Cache, filter: &Filter) -> usize {
 }
 
 /// The first `limit` names and clients, and how many queries there were in that time.
-pub(super) fn top(metrics: &Metrics, limit: usize) -> serde_json::Value {
+pub(super) fn top(metrics: &Metrics, limit: usize) -> status::Top {
     let top = Top::of(&metrics.workers(), limit, Instant::now());
-    let names = top.names.iter().map(|row| {
-        json!({ "name": name::escape(&row.what).to_string(), "queries": row.queries, "at_most_too_many": row.too_many })
+    let names = top.names.iter().map(|row| status::TopName {
+        name: name::escape(&row.what).to_string(),
+        queries: row.queries,
+        at_most_too_many: row.too_many,
     });
-    let clients = top
-        .clients
-        .iter()
-        .map(|row| json!({ "client": row.what.to_string(), "queries": row.queries, "at_most_too_many": row.too_many }));
-    json!({
-        "seconds": top.lately.as_secs(),
-        "queries": top.queries,
-        "names": names.collect::<Vec<_>>(),
-        "clients": clients.collect::<Vec<_>>(),
-    })
+    let clients = top.clients.iter().map(|row| status::TopClient {
+        client: row.what,
+        queries: row.queries,
+        at_most_too_many: row.too_many,
+    });
+    status::Top {
+        seconds: top.lately.as_secs(),
+        queries: top.queries,
+        names: names.collect(),
+        clients: clients.collect(),
+    }
 }
 
 fn chosen(filter: &Filter) -> cache::Filter {

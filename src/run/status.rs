@@ -1,13 +1,19 @@
 //! How the agent stands: gathered from everywhere when somebody asks, off every query's path.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use super::Inner;
-use crate::control::status::{Cache, Config, Queries, Server, Status, Upstream, Zone};
-use crate::metrics::{Arrival, Label, Lookup, Metrics, Reload, Worker};
+use super::{Inner, rows};
+use crate::control::status::{
+    Cache, Config, Incident, Latency as Times, Queries, Server, Status, Took, Upstream, Zone,
+};
+use crate::metrics::{Arrival, BOUNDS, Label, Latency, Lookup, Metrics, Outcome, Reload, Worker};
 use crate::plan::{Action, Plan};
 use crate::resolve::Active;
 use crate::upstream::Health;
+
+/// Names and clients shown of those that come up most.
+const TOP: usize = 10;
 
 /// How `inner` stands, which listens at `listen`.
 pub(super) fn of(inner: &Inner, listen: &[SocketAddr]) -> Status {
@@ -29,6 +35,7 @@ pub(super) fn of(inner: &Inner, listen: &[SocketAddr]) -> Status {
         upstreams: upstreams(&active),
         zones: zones(&active.plan),
         queries: queries(&inner.metrics),
+        latency: latency(&inner.metrics),
         cache: Cache {
             positive: usage.positive as u64,
             negative: usage.negative as u64,
@@ -36,7 +43,38 @@ pub(super) fn of(inner: &Inner, listen: &[SocketAddr]) -> Status {
             bytes: usage.bytes,
             limit_bytes: active.plan.cache.memory as u64,
         },
+        top: rows::top(&inner.metrics, TOP),
+        incidents: incidents(inner),
     }
+}
+
+/// Those of the plane and those about configurations, newest first.
+fn incidents(inner: &Inner) -> Vec<Incident> {
+    let seen = inner.node.get().map(|link| link.status.borrow().incidents.clone());
+    let all = inner.incidents().with(seen.as_ref()).into_iter();
+    all.map(|it| Incident {
+        seconds_ago: it.at.elapsed().as_secs_f64(),
+        what: it.what.label().to_owned(),
+        words: it.words,
+    })
+    .collect()
+}
+
+fn latency(metrics: &Metrics) -> Times {
+    let outcomes = Outcome::ALL.iter().map(|outcome| {
+        let all = Latency::distribution(metrics.workers().iter().map(|worker| &worker.latency), *outcome);
+        Took {
+            outcome: outcome.label().to_owned(),
+            at_most: all.cumulative,
+            count: all.count,
+            sum_seconds: seconds(all.sum),
+        }
+    });
+    Times { bounds_seconds: BOUNDS.iter().map(|bound| seconds(*bound)).collect(), outcomes: outcomes.collect() }
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    Duration::from_nanos(nanoseconds).as_secs_f64()
 }
 
 /// The groups of the plan in force, and their servers.

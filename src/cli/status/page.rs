@@ -21,6 +21,8 @@ const RIGHT: usize = 15;
 const NARROWEST: usize = 40;
 /// Lines of a refused configuration's complaint that are shown; `nodens check` says all.
 const COMPLAINT: usize = 4;
+/// Names, and clients, and incidents that are shown; --json has more.
+const FEW: usize = 3;
 
 /// The screen. Its `Display` carries colours.
 pub(super) struct Page<'a> {
@@ -62,7 +64,9 @@ impl fmt::Display for Page<'_> {
         }
         self.upstreams(f)?;
         self.queries(f)?;
-        self.cache(f)
+        self.cache(f)?;
+        self.top(f)?;
+        self.incidents(f)
     }
 }
 
@@ -148,6 +152,31 @@ impl Page<'_> {
         let entries = format!("{positive} answers, {negative} negative, {} failures", grouped(cache.failures));
         self.row(f, "entries", PLAIN, &entries)?;
         self.row(f, "memory", PLAIN, &format!("{} of {}", size(cache.bytes), size(cache.limit_bytes)))
+    }
+
+    fn top(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let top = &self.status.top;
+        if top.queries == 0 {
+            return Ok(());
+        }
+        writeln!(f, "\n{HEAD}Most{HEAD:#}  {DIM}of the last {}{DIM:#}", span(top.seconds as f64))?;
+        let share = |queries: u64| percent(Some(queries as f64 / top.queries as f64));
+        let names = top.names.iter().take(FEW).map(|it| format!("{} {}", it.name, share(it.queries)));
+        self.row(f, "names", PLAIN, &names.collect::<Vec<_>>().join(", "))?;
+        let clients = top.clients.iter().take(FEW).map(|it| format!("{} {}", it.client, share(it.queries)));
+        self.row(f, "clients", PLAIN, &clients.collect::<Vec<_>>().join(", "))
+    }
+
+    fn incidents(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.status.incidents.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\n{HEAD}Incidents{HEAD:#}")?;
+        for it in self.status.incidents.iter().take(FEW) {
+            let first = it.words.lines().next().unwrap_or_default();
+            self.row(f, &span(it.seconds_ago.floor()), PLAIN, &format!("ago, {}: {first}", it.what.replace('_', " ")))?;
+        }
+        Ok(())
     }
 
     /// `label` and what belongs to it, wrapped at spaces. Whatever is in it, a terminal acts on none of it.
@@ -284,7 +313,9 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::control::status::{Cache, Config, Degraded, Fallback, Repair, Repaired, Table, Upstream};
+    use crate::control::status::{
+        Cache, Config, Degraded, Fallback, Incident, Repair, Repaired, Table, Top, TopClient, TopName, Upstream,
+    };
 
     fn node() -> Node {
         let cluster_ip = "10.96.0.10".parse().expect("an address");
@@ -351,6 +382,21 @@ mod tests {
             }
             .with_hit_rate(),
             cache: Cache { positive: 12_345, negative: 678, failures: 9, bytes: 3_355_443, limit_bytes: 64 << 20 },
+            top: Top {
+                seconds: 431,
+                queries: 2_000,
+                names: vec![TopName {
+                    name: "api.default.svc.cluster.local.".to_owned(),
+                    queries: 900,
+                    at_most_too_many: 0,
+                }],
+                clients: vec![TopClient { client: [10, 1, 0, 77].into(), queries: 1_500, at_most_too_many: 3 }],
+            },
+            incidents: vec![Incident {
+                seconds_ago: 312.4,
+                what: "repaired".to_owned(),
+                words: "chain inet nodens prerouting is missing\nand more".to_owned(),
+            }],
             ..Status::default()
         }
     }
