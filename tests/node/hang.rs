@@ -14,6 +14,7 @@ use crate::endpoint;
 use crate::eye;
 use crate::life::{Clients, everything};
 use crate::stage::{CLUSTER_IPS, Flavour, Stage};
+use crate::status::status_of;
 use crate::stream::{Fate, Load, Transport, for_a_while, wait_until};
 
 const LEASE: Duration = Duration::from_secs(3);
@@ -101,6 +102,9 @@ fn a_process_that_wakes_up_leases_nothing_before_it_has_answered() {
     assert_eq!(agent.count_of("intercepting"), 1, "{}", agent.said());
     assert!(nothing_leased());
     assert!(endpoint::readiness(&stage.node).contains("the last probes are"), "{}", endpoint::readiness(&stage.node));
+    let last = status_of(&agent)["incidents"][0].take();
+    assert_eq!(last["what"], "lease_lapsed", "{last}");
+    assert!(last["words"].as_str().is_some_and(|it| it.contains("the last probes are")), "{last}");
     drop(prober);
     assert!(wait_until(LIMIT, || agent.count_of("intercepting") == 2).is_some(), "{}", agent.said());
 }

@@ -12,13 +12,17 @@ use crate::stream::wait_until;
 
 /// What `nodens status --json` says of the node.
 fn node_of(agent: &Agent) -> Value {
+    status_of(agent)["node"].take()
+}
+
+/// What `nodens status --json` says.
+pub fn status_of(agent: &Agent) -> Value {
     let socket = agent.socket();
     let arguments = ["status", "--json", "--control", socket.to_str().expect("text")];
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_nodens")).args(arguments).output();
     let output = output.expect("the binary of this crate");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    status["node"].take()
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// What the page `/debug/node` shows.
@@ -84,6 +88,9 @@ fn status_shows_what_drifted_and_was_repaired() {
     stage.node.ip("address del 10.96.0.10/32 dev lo");
     let repaired = wait_until(LIMIT, || node_of(&agent)["repaired"]["link"] == 1);
     assert!(repaired.is_some(), "{:#}", node_of(&agent));
+    let incidents = status_of(&agent)["incidents"].take();
+    let what: Vec<&str> = incidents.as_array().expect("a list").iter().filter_map(|it| it["what"].as_str()).collect();
+    assert_eq!(what, ["repaired", "repaired", "intercepting"], "newest first: {incidents:#}");
 }
 
 /// L19: where interception is degraded, the status says how and why.
