@@ -105,7 +105,8 @@ fn a_refused_configuration_is_shown() {
 #[test]
 fn a_reload_raises_the_generation() {
     let agent = agent();
-    agent.reload_with("aaaa: strip\n", |status| status["config"]["generation"] == 2);
+    // The file is watched too: the signal may find the change in force already.
+    agent.reload_with("aaaa: strip\n", |status| status["config"]["generation"].as_u64() >= Some(2));
 }
 
 #[test]
