@@ -1,4 +1,4 @@
-//! Clients seen lately: how many questions and connections each has open.
+//! Clients seen lately: how many questions under way and parked, and connections, each has.
 //!
 //! A source at its bound is shed, others are not touched. The table is bounded and forgets who stays away; it is
 //! consulted on a miss and on a new connection, never on a hit. The unit is the address: on a node every pod has its
@@ -28,6 +28,7 @@ pub struct Clients {
 struct Client {
     in_flight: AtomicUsize,
     connections: AtomicUsize,
+    parked: AtomicUsize,
 }
 
 /// What is counted.
@@ -35,6 +36,8 @@ struct Client {
 pub enum Kind {
     Connection,
     InFlight,
+    /// A question that waits, behind a flight of whomever.
+    Parked,
 }
 
 /// A place under a source's bound; given back when dropped.
@@ -69,6 +72,7 @@ impl Place {
         match self.kind {
             Kind::Connection => &self.client.connections,
             Kind::InFlight => &self.client.in_flight,
+            Kind::Parked => &self.client.parked,
         }
     }
 }

@@ -271,7 +271,10 @@ impl Inner {
         let before = self.shared.active.load_full();
         let change = running.crew.prepare(&plan.listen)?;
         let active = Arc::new(Active::new(plan, Some(&before), self.shared.resolver.cache.epoch()));
-        self.move_plane(&mut running.plane, Some(&before), &active)?;
+        if let Err(refusal) = self.move_plane(&mut running.plane, Some(&before), &active) {
+            running.crew.discard(change);
+            return Err(refusal);
+        }
         // From here on nothing can fail.
         self.shared.resolver.cache.resize(&active.plan.cache);
         self.shared.tls.store(Arc::new(tls));
@@ -307,7 +310,8 @@ impl Inner {
     /// [`adapt_node`](Self::adapt_node). While it is replaced, the cluster DNS answers.
     fn move_plane(&self, plane: &mut Option<Plane>, before: Option<&Active>, after: &Active) -> Result<(), StartError> {
         let (old, new) = (before.and_then(node::desired), node::desired(after));
-        if !node::moves(old.as_ref(), new.as_ref()) {
+        // One that could not be put back is wanted again, too.
+        if plane.is_some() == new.is_some() && !node::moves(old.as_ref(), new.as_ref()) {
             return Ok(());
         }
         // On a thread of its own: whoever reloads may be in the middle of a runtime, where nobody may wait.
@@ -326,6 +330,8 @@ impl Inner {
         }
         self.node.set(None);
         drop(plane.take());
+        // What the prober has found was about other addresses, or about the workers alone.
+        self.health.step_in(Instant::now());
         let mut start = |desired| {
             let started = Plane::start(desired, Arc::clone(&self.health))?;
             self.node.set(Some(node::Link { news: started.news(), status: started.status() }));
@@ -406,7 +412,10 @@ impl Inner {
         let refused = self.refused().clone().map(|why| format!("the newest configuration is refused: {why}"));
         let probed = is_probed(&self.shared.active.load().plan);
         let held_by = if probed { self.health.state(Instant::now()).held_by } else { Vec::new() };
-        let node = self.node.get().and_then(|link| link.missing());
+        let node = match self.node.get() {
+            Some(link) => link.missing(),
+            None => self.shared.active.load().plan.node.as_ref().map(|_| "the node plane does not run".to_owned()),
+        };
         refused.into_iter().chain(held_by).chain(node).collect()
     }
 }

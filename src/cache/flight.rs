@@ -164,12 +164,14 @@ impl<W> Ticket<W> {
         &self.key
     }
 
-    /// Takes everybody parked so far, to be answered stale; the flight goes on.
-    pub fn lapse(&self) -> Vec<W> {
+    /// Takes everybody parked so far to whom a stale answer is due; the flight goes on.
+    pub fn lapse(&self, is_due: impl FnMut(&W) -> bool) -> Vec<W> {
         let mut shard = self.flights.shard(&self.key);
         shard.get_mut(&self.key).map_or_else(Vec::new, |flight| {
             flight.lapsed = true;
-            self.flights.leave(std::mem::take(&mut flight.parked))
+            let (due, stay) = std::mem::take(&mut flight.parked).into_iter().partition(is_due);
+            flight.parked = stay;
+            self.flights.leave(due)
         })
     }
 
@@ -248,7 +250,7 @@ mod tests {
     fn a_lapsed_flight_sends_back_only_those_with_a_stale_answer() {
         let flights = Arc::new(Flights::default());
         let ticket = launch(&flights, &key("a.test"), 1);
-        assert_eq!(ticket.lapse(), [1]);
+        assert_eq!(ticket.lapse(|_| true), [1]);
         assert!(matches!(flights.join(&key("a.test"), 2, Stale::AtHand), Join::Lapsed(2)));
         assert!(matches!(flights.join(&key("a.test"), 3, Stale::None), Join::Parked));
         assert_eq!(ticket.land(), [3]);

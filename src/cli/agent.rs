@@ -119,7 +119,11 @@ impl Trouble {
     /// Says it on standard error.
     pub(super) fn report(&self) -> Exit {
         match self {
-            Self::Config(errors) => anstream::eprintln!("{errors}"),
+            Self::Config(errors) => {
+                anstream::eprintln!("{errors}");
+                // It may run on an older one, and is asked why just then.
+                anstream::eprintln!("the agent may be running all the same: name its socket with --control SOCKET");
+            }
             Self::Enough => {}
             Self::Refused(_) | Self::Unreachable(..) => anstream::eprintln!("nodens: {self}"),
         }

@@ -240,7 +240,12 @@ fn cache(plan: &Plan) -> Vec<String> {
         ),
         None => "nothing is refreshed ahead of time".to_owned(),
     });
-    lines.push("forgotten at exit".to_owned());
+    lines.push(match &cache.snapshot {
+        Some(file) => {
+            format!("kept in {}, every minute and at exit; the last good configuration beside it", file.display())
+        }
+        None => "forgotten at exit".to_owned(),
+    });
     lines
 }
 
@@ -267,7 +272,8 @@ fn endpoints(plan: &Plan) -> Vec<String> {
     let url = |address: std::net::SocketAddr, path: &str| format!("http://{address}{path}");
     let mut rows = Vec::new();
     if let Some(address) = http.metrics {
-        rows.push(vec!["metrics".to_owned(), url(address, "/metrics"), "nodens_*".to_owned()]);
+        let names = if plan.coredns_names { "nodens_* and coredns_*" } else { "nodens_*" };
+        rows.push(vec!["metrics".to_owned(), url(address, "/metrics"), names.to_owned()]);
     }
     if let Some(address) = http.health {
         rows.push(vec!["health".to_owned(), url(address, "/healthz"), "/readyz too".to_owned()]);

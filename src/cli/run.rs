@@ -25,8 +25,9 @@ use last_good::LastGood;
 
 Reload:
   The file is followed: a saved change is in force after 100 ms. SIGHUP reads it at once.
-  A wrong one is refused, with its mistakes in the log, and the old plan runs on. With `cache.snapshot`
-  the last good one is kept beside it (FILE.good.yaml), and a restart with a wrong one starts with that.
+  A wrong one is refused, with its mistakes in the log, and the old plan runs on.
+  With `cache.snapshot: PATH` the last good one is kept as PATH.good.yaml, and a
+  restart with a wrong one starts with that.
 
 Signals:
   SIGHUP    read the configuration again

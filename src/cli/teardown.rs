@@ -4,12 +4,10 @@ use super::Exit;
 use crate::node::plane;
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Removes the tables, the rules, the addresses and the link of Nodens from this host, whoever put them there and
-whenever. A running agent that intercepts puts them back: stop it first.
+#[command(after_help = "Removes the tables, the rules, the addresses and the link of Nodens from this host,
+whoever put them there and whenever. While an agent intercepts it refuses: stop it first.
 
-Needs CAP_NET_ADMIN."
-)]
+Needs CAP_NET_ADMIN. Exit codes: 0 removed, 1 refused.")]
 pub(super) struct Args {}
 
 pub(super) fn execute() -> Exit {

@@ -284,10 +284,16 @@ impl Connection {
     /// Serves until either side is done; why it ended.
     async fn serve(mut self) -> Closed {
         let evicted = Rc::new(Notify::new());
+        let mut paused = false;
         loop {
             if let Err(reason) = self.take_messages() {
                 return reason;
             }
+            if paused && self.may_read() {
+                // The pause was ours: the rest of a message may have been waiting all the time.
+                self.since.message = self.since.message.map(|_| Instant::now());
+            }
+            paused = !self.may_read();
             let drained = self.in_flight == 0 && self.pending.is_empty();
             if self.client == Client::Done && drained {
                 return Closed::Client;

@@ -204,6 +204,8 @@ struct Presence<'a> {
     links: Links,
     place: Place,
     means: Means,
+    /// When the kernel last took what we wrote.
+    written: Instant,
 }
 
 /// How the traffic becomes ours.
@@ -257,7 +259,7 @@ impl<'a> Presence<'a> {
             status.addresses.clone_from(&desired.addresses);
             status.lease = desired.lease;
         });
-        let mut presence = Self { desired, health, told, links, place, means };
+        let mut presence = Self { desired, health, told, links, place, means, written: Instant::now() };
         presence.appear().await?;
         Ok(presence)
     }
@@ -291,7 +293,13 @@ impl<'a> Presence<'a> {
         loop {
             let done = tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Adapt(desired)) => self.adapt(*desired).await,
+                    Some(Command::Adapt(desired)) => {
+                        if desired.lease != self.desired.lease {
+                            // Its first tick is at once.
+                            lease = every(desired.lease / 3);
+                        }
+                        self.adapt(*desired).await
+                    }
                     Some(Command::Look) => self.renew().await,
                     Some(Command::Withdraw(done)) => {
                         self.withdraw().await;
@@ -373,7 +381,17 @@ impl<'a> Presence<'a> {
                     Verdict::Serving => Lease::Renew(addresses, self.desired.lease),
                     Verdict::Unknown { .. } => Lease::LetLapse,
                 };
-                let tended = tables.tend(lease, held).await?;
+                let tended = match tables.tend(lease, held).await {
+                    Ok(tended) => tended,
+                    Err(trouble) => {
+                        // What is not renewed has lapsed by itself.
+                        if held && self.written.elapsed() > self.desired.lease {
+                            self.told.send_modify(|status| status.turn(false));
+                        }
+                        return Err(trouble);
+                    }
+                };
+                self.written = now;
                 self.told.send_modify(|status| status.tables.clone_from(&tables.seen));
                 match tended {
                     Tended::Waiting { holder } => {

@@ -24,7 +24,10 @@ impl<W: Waiter> Resolver<W> {
         if let Some(entry) = flight.stale.clone() {
             let Flight { ticket, lifetimes, group, .. } = &*flight;
             let answer = Answer { key: ticket.key(), entry: &entry, age: 0, lifetimes, group };
-            self.answer_stale(turn, &answer, ticket.lapse(), out);
+            // Who came when the entry was no good any more waits for the flight's end.
+            let epoch = self.cache.epoch();
+            let is_due = |parked: &Parked<W>| entry.freshness(epoch, parked.since) != Freshness::Gone;
+            self.answer_stale(turn, &answer, ticket.lapse(is_due), out);
         }
     }
 
@@ -159,7 +162,7 @@ impl<W: Waiter> Resolver<W> {
 
     /// A has no address, so the AAAA question that waited for it is asked itself (strip-if-a).
     fn follow(&self, turn: Turn<'_>, answer: &Answer<'_>, parked: Parked<W>, out: &mut [u8]) -> Option<Flight<W>> {
-        let Parked { waiter, client, since, slot, .. } = parked;
+        let Parked { waiter, client, since, slot, _place: place, .. } = parked;
         // The asker borrows the waiter, which is parked meanwhile: the passage gets a copy of the question.
         let (question, asker) = (waiter.asker().question.to_vec(), waiter.asker());
         let asker = Asker { question: &question, ..asker };
@@ -171,7 +174,7 @@ impl<W: Waiter> Resolver<W> {
         let step = self.route(&passage, errand, park, out);
         let send = |waiter: Option<W>, Ready { length, outcome, slot }: Ready| {
             if let Some(waiter) = waiter {
-                Parked { waiter, client, since, want: errand.want, slot }.send(turn, outcome, &out[..length]);
+                Parked { waiter, client, since, want: errand.want, slot, _place: place }.send(turn, outcome, &out[..length]);
             }
         };
         match step {

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::flight::{Flights, Join, Lapse, Stale, Ticket};
+use crate::cache::flight::{Flights, Join, Lapse, PARKED, Stale, Ticket};
 use crate::cache::{Cache, Entry, Found};
 use crate::clients::{self, Clients, Place};
 use crate::metrics::{self, Drop as Dropped, Lookup, Outcome, Sign, Slot, Slots, Worker};
@@ -38,6 +38,10 @@ use rendering::{Rendered, Want, render};
 /// An answer that is not ready by then is not sent: nobody waits any more, and saved-up answers let go at once are a
 /// weapon (DNSBomb, CVE-2024-33655).
 pub const DISCARD: Duration = Duration::from_millis(4500);
+
+/// Questions of one client that may wait, behind whatever flights: an eighth of all that may (`cache::flight`). Twice as
+/// many as one flight holds, so that no honest burst meets it.
+const PARKED_PER_CLIENT: usize = PARKED / 8;
 
 /// Lifetime in seconds below which an answer is not refreshed ahead: of a single second there is nothing to be ahead of.
 const PREFETCH_MIN: u32 = 2;
@@ -76,6 +80,7 @@ pub struct Parked<W> {
     since: Instant,
     want: Want,
     slot: Slot,
+    _place: Place,
 }
 
 /// A question to be asked upstream, with everybody parked behind it.
@@ -273,7 +278,10 @@ impl<W: Waiter> Resolver<W> {
             }
             Found::Vacant => {
                 at.turn.count.served.missed(at.slot);
-                let parked = at.park(waiter(), want);
+                let Some(place) = self.clients.take(at.client, clients::Kind::Parked, PARKED_PER_CLIENT) else {
+                    return Step::Drop(Dropped::TooManyWaiters);
+                };
+                let parked = at.park(waiter(), want, place);
                 match self.flights.join(key, parked, Stale::None) {
                     Join::Parked => {
                         at.turn.count.lookups.bump(Lookup::Parked);
@@ -310,8 +318,10 @@ impl<W: Waiter> Resolver<W> {
             || at.group.is_silent(now)
             || self.flights.under_way(key) == Some(Lapse::Passed);
         let answer = Answer { key, entry, age: 0, lifetimes: at.lifetimes, group: at.group };
-        if !at_once {
-            let parked = at.park(waiter(), want);
+        // One without room to wait is answered at once, too.
+        let place = if at_once { None } else { self.clients.take(at.client, clients::Kind::Parked, PARKED_PER_CLIENT) };
+        if let Some(place) = place {
+            let parked = at.park(waiter(), want, place);
             match self.flights.join(key, parked, Stale::AtHand) {
                 Join::Parked => {
                     count.lookups.bump(Lookup::Parked);
@@ -491,8 +501,8 @@ impl Passage<'_> {
         count.served.hit(self.slot, if entry.is_negative() { Sign::Denial } else { Sign::Success });
     }
 
-    fn park<W>(&self, waiter: W, want: Want) -> Parked<W> {
-        Parked { waiter, client: self.client, since: self.since, want, slot: self.slot }
+    fn park<W>(&self, waiter: W, want: Want, place: Place) -> Parked<W> {
+        Parked { waiter, client: self.client, since: self.since, want, slot: self.slot, _place: place }
     }
 
     fn ready(&self, length: usize, outcome: Outcome) -> Ready {

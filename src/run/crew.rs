@@ -186,6 +186,11 @@ impl Crew {
         Ok(Hand { posts, own, leave_own, thread: Thread { handle, cells } })
     }
 
+    /// Lets a change be: who was hired for it goes, and leaves its cells to the next.
+    pub(super) fn discard(&mut self, change: Change) {
+        self.parted.extend(change.hired.into_iter().map(|hand| hand.thread));
+    }
+
     /// Puts a change in force.
     pub(super) fn apply(&mut self, change: Change) {
         self.any_port = change.any_port;
