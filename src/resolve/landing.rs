@@ -174,7 +174,11 @@ impl<W: Waiter> Resolver<W> {
         let step = self.route(&passage, errand, park, out);
         let send = |waiter: Option<W>, Ready { length, outcome, slot }: Ready| {
             if let Some(waiter) = waiter {
-                Parked { waiter, client, since, want: errand.want, slot, _place: place }.send(turn, outcome, &out[..length]);
+                Parked { waiter, client, since, want: errand.want, slot, _place: place }.send(
+                    turn,
+                    outcome,
+                    &out[..length],
+                );
             }
         };
         match step {
