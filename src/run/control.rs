@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet, LocalSet};
 
 use super::{Inner, rows, status};
+use crate::config::corefile;
 use crate::control::{self, Handlers};
 use crate::discover;
 use crate::dump::Source;
@@ -176,7 +177,7 @@ fn serve_endpoints(inner: &Arc<Inner>, host: &Arc<Host>, active: &Active, endpoi
             node: Box::new(move || json!(node.node.get().map(|link| link.show(&node.shared.active.load())))),
             top: Box::new(move |limit| json!(rows::top(&top, limit))),
             status: Box::new(move || json!(status::of(&standing, &standing.own()))),
-            plan: Box::new(move || json!(format!("{:#?}", plan.shared.active.load().plan).lines().collect::<Vec<_>>())),
+            plan: Box::new(move || show(&plan.shared.active.load().plan)),
         };
         endpoints.serve(address, "debug", Site::Debug(debug));
     }
@@ -202,6 +203,12 @@ fn serve_endpoints(inner: &Arc<Inner>, host: &Arc<Host>, active: &Active, endpoi
         });
         endpoints.0.insert("control", (at, task));
     }
+}
+
+/// `plan` in the shape of a nodens.yaml that means it.
+fn show(plan: &Plan) -> serde_json::Value {
+    let yaml = corefile::yaml(plan, &[]);
+    serde_saphyr::from_str(&yaml).unwrap_or_else(|_| json!(yaml))
 }
 
 /// Loads the configuration and puts it in force, or says why not.

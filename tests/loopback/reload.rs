@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use crate::load::client::{self, Outcome};
 use crate::load::oracle::Authority;
 use crate::peers::programs;
-use crate::support::agent::{Agent, Reload, http_get};
+use crate::support::agent::{Agent, Reload, http_get, try_http_get};
 use crate::support::client::{Ask, ask};
 use crate::support::config::Config;
 use crate::support::octets::{A, NXDOMAIN};
@@ -232,14 +232,10 @@ fn endpoints_move_and_a_taken_port_stops_no_dns() {
     let mut agent = Agent::start(&endpoints(5311, 5312));
     http_get(at(5311), "/metrics");
     let free = |port| std::net::TcpStream::connect_timeout(&at(port), seconds(1)).is_err();
+    let is_there = |port, path| try_http_get(at(port), path).is_ok_and(|(head, _)| head.contains("200"));
     // They change places: both ports are let go before either is taken.
     assert_eq!(agent.reload(&endpoints(5312, 5311)), Reload::Done);
-    wait_until("the exchange", || {
-        !free(5311)
-            && !free(5312)
-            && http_get(at(5312), "/metrics").0.contains("200")
-            && http_get(at(5311), "/healthz").0.contains("200")
-    });
+    wait_until("the exchange", || is_there(5312, "/metrics") && is_there(5311, "/healthz"));
     let squatter = std::net::TcpListener::bind(at(5313)).expect("nobody else is there");
     assert_eq!(agent.reload(&endpoints(5313, 5314)), Reload::Done);
     wait_until("the new health port", || !free(5314));
@@ -247,7 +243,7 @@ fn endpoints_move_and_a_taken_port_stops_no_dns() {
     ask(agent.addr(), "a.test", A).assert_encodes("a.test");
     wait_until("the end of the old ports", || free(5311) && free(5312));
     drop(squatter);
-    wait_until("the metrics once the port is free", || !free(5313) && http_get(at(5313), "/metrics").0.contains("200"));
+    wait_until("the metrics once the port is free", || is_there(5313, "/metrics"));
     assert_eq!(agent.reload(&config), Reload::Done);
     wait_until("the end of all", || free(5313) && free(5314));
 }

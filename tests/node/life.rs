@@ -181,6 +181,25 @@ fn reloads_lose_nothing() {
     }
 }
 
+/// L03: another lease is renewed at its own pace from the reload on.
+#[test]
+fn a_reload_with_a_shorter_lease_holds_it() {
+    let Some(stage) = Stage::build(Flavour::Nftables) else { return };
+    let leased_for = |time: &str| {
+        Config::new().node(&format!("interface: lo, interception: auto, lease: {time}, fallback: cluster"))
+    };
+    let agent = Agent::start(&stage.node, &leased_for("30s"));
+    let start = Instant::now();
+    let clients = Clients::start(&stage, &everything().rate(500, 16));
+    assert!(agent.reload(&leased_for("1s")), "it said:\n{}", agent.said());
+    // Longer than the old lease's pace.
+    for_a_while(Duration::from_secs(11));
+    for (_, count) in clients.stop() {
+        count.assert_nothing_failed(start);
+        count.assert_all_by_agent();
+    }
+}
+
 /// The fallback follows the endpoints of the cluster's DNS.
 #[test]
 fn a_reload_with_other_endpoints_changes_who_answers_after_us() {

@@ -306,12 +306,17 @@ impl Log {
 
 /// Head and body of the answer to a GET.
 pub fn http_get(address: SocketAddr, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT).expect("the endpoint listens");
-    stream.set_read_timeout(Some(LIMIT)).expect("the limit is not zero");
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").expect("it reads requests");
+    try_http_get(address, path).expect("the endpoint listens, answers and closes")
+}
+
+/// The same of an endpoint that may be on the move.
+pub fn try_http_get(address: SocketAddr, path: &str) -> std::io::Result<(String, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("it answers and closes");
+    stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8(answer).expect("metrics are text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head ends with an empty line");
-    (head.to_owned(), body.to_owned())
+    Ok((head.to_owned(), body.to_owned()))
 }
