@@ -208,7 +208,9 @@ fn serve_endpoints(inner: &Arc<Inner>, host: &Arc<Host>, active: &Active, endpoi
 /// `plan` in the shape of a nodens.yaml that means it.
 fn show(plan: &Plan) -> serde_json::Value {
     let yaml = corefile::yaml(plan, &[]);
-    serde_saphyr::from_str(&yaml).unwrap_or_else(|_| json!(yaml))
+    // `off` is a word in it.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(&yaml, options).unwrap_or_else(|_| json!(yaml))
 }
 
 /// Loads the configuration and puts it in force, or says why not.

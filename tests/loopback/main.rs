@@ -17,6 +17,7 @@ mod support;
 mod cache;
 mod clients;
 mod coalesce;
+mod debug;
 mod dual_stack;
 mod edns;
 mod failover;
