@@ -35,6 +35,7 @@ pub mod iptables;
 pub mod link;
 pub mod nft;
 pub mod plane;
+pub mod status;
 mod tables;
 
 #[cfg(test)]

@@ -16,19 +16,20 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Desired;
-use super::facts::{Choice, Degraded, Facts, Host, Mode, Tried, Wanted};
+use super::facts::{Choice, Facts, Host, Mode, Tried, Wanted};
 use super::iptables::{Iptables, Ports};
 use super::link::{self, Links, Place, Put};
 use super::nft::{self, Feature, Found, Nft, Renewal, Rules};
-use super::tables::{Lease, Mended, TableSeen, Tables, Tended};
+use super::status::Status;
+use super::tables::{Lease, Mended, Tables, Tended};
 use crate::health::{Health, Verdict};
-use crate::incidents::{Incidents, What};
+use crate::incidents::What;
 use crate::plan::Interception;
 
 /// Lifetime of our addresses: a node whose agent is gone for good ends up clean. Minutes, because a host query under way
@@ -38,61 +39,6 @@ const ADDRESS_LIFETIME: Duration = Duration::from_secs(600);
 const ADDRESS_RENEWAL: Duration = Duration::from_secs(120);
 /// Time the withdrawal may take; the lease lapses by itself if the kernel does not answer.
 const WITHDRAWAL: Duration = Duration::from_secs(2);
-
-/// How it stands, for those who look after the node.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Status {
-    /// Whether the traffic is ours at this moment.
-    pub intercepting: bool,
-    /// When that last turned, by the wall clock: a message may leave this process.
-    pub since: Option<SystemTime>,
-    /// How long the kernel goes on without a renewal.
-    pub lease: Duration,
-    /// The netlink port of the other instance that holds the traffic, while we wait for it to go.
-    pub waiting_for: Option<u32>,
-    /// How we intercept: the label of [`Mode`].
-    pub mode: &'static str,
-    /// What this host lacks.
-    pub degraded: Vec<Degraded>,
-    /// Where the addresses are.
-    pub link: String,
-    pub addresses: Vec<IpAddr>,
-    /// Our tables as the kernel had them at the last renewal.
-    pub tables: Vec<TableSeen>,
-    /// Times something of ours had been changed by others and was restored.
-    pub repaired: Repaired,
-    /// The last of them: when, and what was not as we had made it.
-    pub last_repair: Option<(SystemTime, String)>,
-    /// Times the host refused something.
-    pub failures: u64,
-    /// What went wrong last, until something goes right.
-    pub trouble: Option<String>,
-    /// What happened lately.
-    pub incidents: Incidents,
-}
-
-/// Repairs, by what was changed.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Repaired {
-    pub link: u64,
-    pub tables: u64,
-}
-
-impl Status {
-    /// Takes in whether the traffic is ours.
-    fn turn(&mut self, intercepting: bool) {
-        if self.intercepting != intercepting || self.since.is_none() {
-            self.since = Some(SystemTime::now());
-        }
-        self.intercepting = intercepting;
-    }
-
-    /// Keeps that something was restored.
-    fn on_repair(&mut self, what: String) {
-        self.incidents.note(Instant::now(), What::Repaired, &what);
-        self.last_repair = Some((SystemTime::now(), what));
-    }
-}
 
 /// The handle of the running plane. Dropped, it gives the traffic back, lets the next instance have it, and ends.
 pub struct Plane {

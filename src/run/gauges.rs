@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use super::{Inner, drops, process};
 use crate::metrics::{Gauges, Label as _, Reader, Reload, Said, Samples, Scene};
 use crate::net::worker::Shared;
-use crate::node::plane::Status;
+use crate::node::status::Status;
 use crate::plan::Plan;
 use crate::upstream::{Group, Health, Server};
 

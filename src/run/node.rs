@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use crate::control::status;
 use crate::node::Desired;
-use crate::node::plane::{News, Status};
+use crate::node::plane::News;
+use crate::node::status::Status;
 use crate::resolve::Active;
 
 /// Where the rest of the agent finds the plane, while there is one.
